@@ -1,0 +1,1 @@
+"""The model: pure functions on pytrees."""

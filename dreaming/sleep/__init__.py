@@ -1,0 +1,1 @@
+"""One night, one file per step."""
