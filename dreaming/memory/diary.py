@@ -1,0 +1,245 @@
+"""The diary: the one source of truth of a life, in one SQLite file.
+
+  with Diary('lives/default/diary.sqlite') as diary:
+    experience = diary.append(time=time.time(), speaker='Priya', content='My parrot is Kiwi.')
+
+What `append` and every other writing method returns is durable (WAL, synchronous=FULL). Several
+writes become one with `with diary.transaction():`. Methods may be called from several threads.
+This file is the waking half: experiences, their scores and vectors; nights.py is the other.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dreaming import types
+from dreaming.memory.nights import Nights
+from dreaming.memory.store import dump
+
+
+class Diary(Nights):
+  """Experiences, scores, embeddings, dreams, nights and generations of one identity.
+
+  Args:
+    path: the file; made, with its directory, when there is none.
+    max_message_bytes: the longest content or response, in UTF-8, that `append` takes.
+
+  Raises:
+    ValueError: the file is damaged, is no diary, or was written by a newer version.
+    OSError: the file cannot be opened or written.
+  """
+
+  def __init__(self, path: str | pathlib.Path, *, max_message_bytes: int = 65_536):
+    super().__init__(path)
+    self._max_message_bytes = max_message_bytes
+
+  def __enter__(self) -> Diary:
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
+  # Experiences.
+
+  def append(
+    self,
+    *,
+    time: float,
+    speaker: str,
+    content: str,
+    kind: str = 'chat',
+    response: str = '',
+    media: Sequence[types.Media] = (),
+    scores: types.Scores | None = None,
+    trust: types.Trust = types.Trust.USER,
+    session: str = '',
+    metadata: Mapping[str, Any] | None = None,
+  ) -> types.Experience:
+    """Logs one experience and gives it its id. When this returns, it is on the disk.
+
+    Raises:
+      ValueError: empty, too long, not Unicode, or without a finite time.
+    """
+    if not math.isfinite(time):
+      raise ValueError(f'an experience needs a finite time, not {time}')
+    if not content.strip() and not media:
+      raise ValueError('the message is empty: say something')
+    texts = {'message': content, 'response': response, 'metadata': dump(metadata or {})}
+    for what, text in texts.items():
+      self._check_size(what, text)
+    with self.transaction():
+      self._run(
+        'INSERT INTO experiences (time, kind, speaker, content, response, trust, session, metadata)'
+        ' VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
+        (float(time), kind, speaker, content, response, int(trust), session, texts['metadata']),
+      )
+      id = self._connection.last_insert_rowid()
+      for place, m in enumerate(media):
+        values = (id, place, m.kind, m.digest, m.description)
+        self._run('INSERT INTO media VALUES (?, ?, ?, ?, ?)', values)
+      if scores is not None:
+        self.set_scores(id, scores)
+      return self.experience(id)
+
+  def experience(self, id: int) -> types.Experience:
+    """One experience. Raises ValueError when there is none with this id."""
+    found = self.experiences(ids=(id,))
+    if not found:
+      raise ValueError(f'the diary has no experience {id}')
+    return found[0]
+
+  def experiences(
+    self,
+    since: float | None = None,
+    until: float | None = None,
+    unconsumed: bool = False,
+    ids: Iterable[int] | None = None,
+    limit: int | None = None,
+    newest_first: bool = False,
+  ) -> list[types.Experience]:
+    """Experiences in order of time, those of since <= time < until.
+
+    Args:
+      unconsumed: only those that no night in the active generation's lineage has consumed.
+      ids: only these; ids that do not exist are left out.
+    """
+    where, values = ['1'], []
+    if since is not None:
+      where, values = where + ['e.time >= ?'], values + [since]
+    if until is not None:
+      where, values = where + ['e.time < ?'], values + [until]
+    if unconsumed:
+      where += ['c.night IS NULL']
+    if ids is not None:
+      where += ['e.id IN (SELECT value FROM json_each(?))']
+      values += [json.dumps([int(i) for i in ids])]
+    order = 'DESC' if newest_first else 'ASC'
+    rows = self._run(
+      f"""
+      SELECT e.id, e.time, e.kind, e.speaker, e.content, e.response, e.trust, e.session, e.metadata,
+        (SELECT json_group_array(json_array(kind, digest, description) ORDER BY place)
+         FROM media WHERE experience = e.id),
+        s.importance, s.novelty, s.emotion, s.feedback, s.rater, c.night
+      FROM experiences e
+      LEFT JOIN scores s ON s.id = (SELECT max(id) FROM scores WHERE experience = e.id)
+      LEFT JOIN consumed c ON c.experience = e.id
+      WHERE {' AND '.join(where)} ORDER BY e.time {order}, e.id {order} LIMIT ?
+      """,
+      (*values, -1 if limit is None else limit),
+    )
+    return [_experience(row) for row in rows]
+
+  def set_scores(self, id: int, scores: types.Scores) -> None:
+    """Scores an experience; the latest scores count, the earlier ones stay as history."""
+    s = scores
+    with self.transaction():
+      self._require('experience', id)
+      self._run(
+        'INSERT INTO scores (experience, rater, importance, novelty, emotion, feedback)'
+        ' VALUES (?, ?, ?, ?, ?, ?)',
+        (id, s.rater, *(float(v) for v in (s.importance, s.novelty, s.emotion, s.feedback))),
+      )
+
+  def forget(self, ids: Iterable[int]) -> int:
+    """Deletes experiences and all that was derived from them here; returns how many they were.
+
+    Dreams that have one of them as a source go, and what the nights that dreamt of them or
+    consumed them kept for their next step. Weights are another matter: the manifests of the
+    generations that learned from them still name their ids.
+
+    Raises:
+      ValueError: a night is running.
+    """
+    ids = json.dumps([int(i) for i in ids])
+    with self.transaction():
+      if (number := self.open_night()) is not None:
+        raise ValueError(f'night {number} is not over: let it end before forgetting')
+      chosen = 'experience IN (SELECT value FROM json_each(?1))'
+      self._run('UPDATE state SET forgetting = 1')
+      self._run(
+        'DELETE FROM night_steps WHERE night IN ('
+        f' SELECT night FROM night_experiences WHERE {chosen} UNION SELECT night'
+        f' FROM dreams JOIN dream_sources ON dream = dreams.id WHERE {chosen})',
+        (ids,),
+      )
+      sources = f'SELECT dream FROM dream_sources WHERE {chosen}'
+      self._run(f'DELETE FROM dreams WHERE id IN ({sources})', (ids,))
+      self._run('DELETE FROM experiences WHERE id IN (SELECT value FROM json_each(?))', (ids,))
+      count = self._connection.changes()
+      self._run('UPDATE state SET forgetting = 0')
+    self._run('PRAGMA wal_checkpoint(TRUNCATE)')  # or the text would stay in the log
+    return count
+
+  # Embeddings.
+
+  def set_embedding(self, id: int, vector: np.ndarray, embedder: str) -> None:
+    """Keeps the vector Float['D'] of an experience; one for each embedder."""
+    vector = np.asarray(vector, '<f4')
+    if vector.ndim != 1 or not vector.size or not np.isfinite(vector).all():
+      raise ValueError(f'an embedding is one row of finite numbers, not {vector.shape}')
+    with self.transaction():
+      self._require('experience', id)
+      values = (id, embedder, vector.tobytes())
+      self._run('INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?)', values)
+
+  def embeddings(self, embedder: str) -> tuple[np.ndarray, np.ndarray]:
+    """All vectors of an embedder: ids Int['N'] (rising) and Float['N D']; D is 0 when N is."""
+    rows = self._run(
+      'SELECT experience, vector FROM embeddings WHERE embedder = ? ORDER BY experience',
+      (embedder,),
+    )
+    if not rows:
+      return np.zeros(0, np.int64), np.zeros((0, 0), np.float32)
+    if len(sizes := {len(vector) for _, vector in rows}) > 1:
+      raise ValueError(f'vectors of embedder {embedder!r} differ in length: {sorted(sizes)} bytes')
+    vectors = np.frombuffer(b''.join(vector for _, vector in rows), '<f4')
+    return np.array([i for i, _ in rows], np.int64), vectors.reshape(len(rows), -1)
+
+  def unembedded(self, embedder: str) -> list[types.Experience]:
+    """Experiences that have no vector of this embedder yet."""
+    rows = self._run(
+      'SELECT id FROM experiences WHERE id NOT IN'
+      ' (SELECT experience FROM embeddings WHERE embedder = ?)',
+      (embedder,),
+    )
+    return self.experiences(ids=[i for (i,) in rows])
+
+  def _check_size(self, what: str, text: str) -> None:
+    try:
+      size = len(text.encode())
+    except UnicodeEncodeError as e:
+      raise ValueError(f'the {what} is not valid Unicode ({e.reason} at {e.start})') from e
+    if size > self._max_message_bytes:
+      raise ValueError(
+        f'the {what} has {size:,} bytes, the limit is {self._max_message_bytes:,}: shorten or '
+        'split it, or raise decode.max_message_bytes'
+      )
+
+
+def _experience(row: tuple) -> types.Experience:
+  id, time, kind, speaker, content, response, trust, session, metadata, media, *scores, night = row
+  importance, novelty, emotion, feedback, rater = scores
+  return types.Experience(
+    id=id,
+    time=time,
+    kind=kind,
+    speaker=speaker,
+    content=content,
+    response=response,
+    media=tuple(types.Media(kind=k, digest=d, description=t) for k, d, t in json.loads(media)),
+    scores=None
+    if rater is None
+    else types.Scores(
+      importance=importance, novelty=novelty, emotion=emotion, feedback=feedback, rater=rater
+    ),
+    trust=types.Trust(trust),
+    session=session,
+    metadata=json.loads(metadata),
+    night=night,
+  )

@@ -1,0 +1,234 @@
+"""The diary's tables, and how its file is opened and checked.
+
+Experiences are append-only, and the database itself holds this by triggers: nothing but `trust` can
+be changed, and rows can be deleted only while `state.forgetting` is set, which `Diary.forget` does
+inside its own transaction. What an experience's night is follows from the lineage of the active
+generation, so a rollback gives the experiences of the nights it leaves back to the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+from collections.abc import Iterator
+
+import apsw
+
+VERSION = 1
+APPLICATION_ID = 0x44524D31  # 'DRM1': tells a diary from any other SQLite file
+
+_SQL = """
+CREATE TABLE experiences (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice, not even after forgetting
+  time REAL NOT NULL,
+  kind TEXT NOT NULL,
+  speaker TEXT NOT NULL,
+  content TEXT NOT NULL,
+  response TEXT NOT NULL,
+  trust INTEGER NOT NULL,
+  session TEXT NOT NULL,
+  metadata TEXT NOT NULL  -- JSON object
+) STRICT;
+CREATE INDEX experiences_time ON experiences (time, id);
+
+CREATE TABLE media (
+  experience INTEGER NOT NULL REFERENCES experiences ON DELETE CASCADE,
+  place INTEGER NOT NULL,
+  kind TEXT NOT NULL,
+  digest TEXT NOT NULL,
+  description TEXT NOT NULL,
+  PRIMARY KEY (experience, place)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE scores (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,  -- the latest one counts, the others are history
+  experience INTEGER NOT NULL REFERENCES experiences ON DELETE CASCADE,
+  rater TEXT NOT NULL,
+  importance REAL NOT NULL,
+  novelty REAL NOT NULL,
+  emotion REAL NOT NULL,
+  feedback REAL NOT NULL
+) STRICT;
+CREATE INDEX scores_experience ON scores (experience, id);
+
+CREATE TABLE embeddings (
+  experience INTEGER NOT NULL REFERENCES experiences ON DELETE CASCADE,
+  embedder TEXT NOT NULL,
+  vector BLOB NOT NULL,  -- float32, little-endian
+  PRIMARY KEY (experience, embedder)
+) STRICT;
+
+CREATE TABLE nights (
+  number INTEGER PRIMARY KEY AUTOINCREMENT,
+  state TEXT NOT NULL,  -- running, promoted, rejected, failed
+  step TEXT NOT NULL,
+  config TEXT NOT NULL,  -- JSON
+  result TEXT NOT NULL,  -- JSON
+  started REAL NOT NULL,
+  ended REAL
+) STRICT;
+CREATE UNIQUE INDEX nights_one_open ON nights (state) WHERE state = 'running';
+
+CREATE TABLE night_steps (
+  night INTEGER NOT NULL REFERENCES nights,
+  step TEXT NOT NULL,
+  payload TEXT NOT NULL,  -- JSON: what the step left for the next one
+  time REAL NOT NULL,
+  PRIMARY KEY (night, step)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE night_experiences (
+  night INTEGER NOT NULL REFERENCES nights,
+  experience INTEGER NOT NULL REFERENCES experiences ON DELETE CASCADE,
+  PRIMARY KEY (night, experience)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX night_experiences_experience ON night_experiences (experience);
+
+CREATE TABLE dreams (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  night INTEGER NOT NULL REFERENCES nights,
+  style TEXT NOT NULL,
+  text TEXT NOT NULL,
+  pairs TEXT NOT NULL,  -- JSON [[question, answer], ...]
+  gain REAL NOT NULL,
+  grounded REAL NOT NULL,
+  reason TEXT NOT NULL,
+  status TEXT NOT NULL,
+  trust INTEGER NOT NULL
+) STRICT;
+CREATE INDEX dreams_night ON dreams (night, status);
+
+CREATE TABLE dream_sources (
+  dream INTEGER NOT NULL REFERENCES dreams ON DELETE CASCADE,
+  place INTEGER NOT NULL,
+  experience INTEGER NOT NULL REFERENCES experiences,
+  PRIMARY KEY (dream, place)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX dream_sources_experience ON dream_sources (experience);
+
+CREATE TABLE generations (
+  number INTEGER PRIMARY KEY,
+  parent INTEGER,  -- 0 or NULL: the base, which has no row
+  night INTEGER REFERENCES nights,
+  created REAL NOT NULL,
+  manifest TEXT NOT NULL,  -- JSON
+  path TEXT NOT NULL  -- relative to the diary's directory
+) STRICT;
+
+CREATE TABLE state (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  active INTEGER NOT NULL,  -- the generation that serves; 0 is the base
+  forgetting INTEGER NOT NULL
+) STRICT;
+INSERT INTO state VALUES (1, 0, 0);
+
+CREATE VIEW lineage AS
+  WITH RECURSIVE ancestors (number) AS (
+    SELECT active FROM state
+    UNION SELECT parent FROM generations JOIN ancestors USING (number) WHERE parent IS NOT NULL)
+  SELECT number, night FROM ancestors JOIN generations USING (number);
+CREATE VIEW consumed AS
+  SELECT experience, max(night) AS night FROM night_experiences
+  WHERE night IN (SELECT night FROM lineage) GROUP BY experience;
+
+CREATE TRIGGER experiences_fixed
+  BEFORE UPDATE OF id, time, kind, speaker, content, response, session, metadata ON experiences
+  BEGIN SELECT RAISE(ABORT, 'experiences are append-only'); END;
+CREATE TRIGGER experiences_kept BEFORE DELETE ON experiences
+  WHEN (SELECT forgetting FROM state) = 0
+  BEGIN SELECT RAISE(ABORT, 'experiences are append-only: use Diary.forget'); END;
+CREATE TRIGGER media_fixed BEFORE UPDATE ON media
+  BEGIN SELECT RAISE(ABORT, 'experiences are append-only'); END;
+CREATE TRIGGER media_kept BEFORE DELETE ON media
+  WHEN (SELECT forgetting FROM state) = 0
+  BEGIN SELECT RAISE(ABORT, 'experiences are append-only: use Diary.forget'); END;
+"""
+
+
+@contextlib.contextmanager
+def clear_errors(path: pathlib.Path) -> Iterator[None]:
+  """Turns SQLite's errors about the file into one line that names it and the way out.
+
+  Raises:
+    ValueError: the file is damaged, or is no database.
+    OSError: it cannot be read or written: permissions, full disk, another process that holds it.
+  """
+  try:
+    yield
+  except (apsw.CorruptError, apsw.NotADBError) as e:
+    raise ValueError(
+      f'the diary {path} is damaged ({e}): put a backup in its place, or save what is left with '
+      f'`sqlite3 {path} .recover`; nothing was changed'
+    ) from e
+  except apsw.FullError as e:
+    raise OSError(f'no space left for the diary {path}: free some and try again') from e
+  except (apsw.BusyError, apsw.LockedError) as e:
+    raise OSError(f'the diary {path} is held by another process: end it and try again') from e
+  except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError, apsw.IOError) as e:
+    raise OSError(
+      f'the diary {path} cannot be opened for writing ({e}): check the path, its permissions'
+    ) from e
+
+
+def connect(path: pathlib.Path) -> apsw.Connection:
+  """Opens the diary's file, makes it when there is none, and checks that it is whole and ours.
+
+  Raises:
+    ValueError: damaged, not a diary, or written by a newer version of this program.
+    OSError: see `clear_errors`.
+  """
+  connection = None
+  try:
+    with clear_errors(path):
+      path.parent.mkdir(parents=True, exist_ok=True)
+      connection = apsw.Connection(str(path))
+      connection.set_busy_timeout(10_000)
+      # A read before any write: a damaged or foreign file is refused as it is.
+      version = _check(connection, path)
+      _pragma(connection, 'journal_mode = WAL')
+      _pragma(connection, 'synchronous = FULL')  # an acknowledged append survives a power cut
+      _pragma(connection, 'foreign_keys = ON')
+      _pragma(connection, 'recursive_triggers = ON')  # else REPLACE deletes without its trigger
+      _pragma(connection, 'secure_delete = ON')  # what is forgotten is overwritten
+      if version == 0:
+        _create(connection)
+    return connection
+  except BaseException:
+    if connection is not None:
+      connection.close()
+    raise
+
+
+def _check(connection: apsw.Connection, path: pathlib.Path) -> int:
+  version = _pragma(connection, 'user_version')
+  tables = connection.execute('SELECT count(*) FROM sqlite_schema').get
+  if version == 0 and tables == 0:
+    return 0
+  if _pragma(connection, 'application_id') != APPLICATION_ID:
+    raise ValueError(f'{path} is a SQLite file but not a diary: choose another workdir')
+  if version > VERSION:
+    raise ValueError(
+      f'the diary {path} has schema version {version}, this program knows up to {VERSION}: '
+      'update the program, or choose another workdir'
+    )
+  found = _pragma(connection, 'quick_check(1)')
+  if found != 'ok':
+    raise apsw.CorruptError(str(found).splitlines()[-1])
+  return version
+
+
+def _create(connection: apsw.Connection) -> None:
+  connection.execute('BEGIN IMMEDIATE')
+  try:
+    if _pragma(connection, 'user_version') == 0:  # another process may have been first
+      connection.execute(_SQL)
+      connection.execute(f'PRAGMA application_id = {APPLICATION_ID}')
+      connection.execute(f'PRAGMA user_version = {VERSION}')
+    connection.execute('COMMIT')
+  except BaseException:
+    connection.execute('ROLLBACK')
+    raise
+
+
+def _pragma(connection: apsw.Connection, pragma: str):
+  return connection.execute(f'PRAGMA {pragma}').get
