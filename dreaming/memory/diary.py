@@ -11,7 +11,6 @@ This file is the waking half: experiences, their scores and vectors; nights.py i
 from __future__ import annotations
 
 import json
-import math
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -21,6 +20,8 @@ import numpy as np
 from dreaming import types
 from dreaming.memory.nights import Nights
 from dreaming.memory.store import dump
+
+_FIRST, _LAST = -62_135_596_800.0, 253_402_300_800.0  # Unix seconds of the years 1 and 10000
 
 
 class Diary(Nights):
@@ -64,10 +65,10 @@ class Diary(Nights):
     """Logs one experience and gives it its id. When this returns, it is on the disk.
 
     Raises:
-      ValueError: empty, too long, not Unicode, or without a finite time.
+      ValueError: empty, too long, not Unicode, or at no time that a calendar knows.
     """
-    if not math.isfinite(time):
-      raise ValueError(f'an experience needs a finite time, not {time}')
+    if not _FIRST <= time < _LAST:  # false for NaN, too
+      raise ValueError(f'the time {time} is not in the years 1 to 9999: give Unix seconds')
     if not content.strip() and not media:
       raise ValueError('the message is empty: say something')
     texts = {'message': content, 'response': response, 'metadata': dump(metadata or {})}

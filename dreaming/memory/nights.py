@@ -159,7 +159,10 @@ class Nights(Store):
     m = manifest
     path = pathlib.Path(path or f'generations/{m.number}')
     if path.is_absolute():
-      path = path.resolve().relative_to(self.path.parent.resolve())
+      home = self.path.parent.resolve()
+      if not path.resolve().is_relative_to(home):
+        raise ValueError(f'generation {m.number} lies at {path}: it must lie inside of {home}')
+      path = path.resolve().relative_to(home)
     consumed = sorted({int(i) for i in consumed})
     if night is None and consumed:
       raise ValueError(f'only a night consumes experiences, here without one: {consumed}')
