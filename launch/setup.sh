@@ -61,9 +61,11 @@ make_venv() {
   fi
   say 'no Python 3.12 or 3.13 on PATH or in pyenv; asking uv for one'
   tools="$(mktemp -d)"
-  if found="$(find_uv)" && "$found" venv --quiet --clear --seed --python 3.12 "$venv" >&2; then
+  if found="$(find_uv)" \
+    && "$found" venv --quiet --clear --seed --python 3.12 "$venv" 2>"$tools/why" >&2; then
     return
   fi
+  [[ ! -s "$tools/why" ]] || say "uv: $(tail -n 1 -- "$tools/why")"
   say "this needs Python 3.12 or 3.13, here is $(python3 --version 2>&1 || true), and uv brought" \
     'none; install one (apt install python3.12-venv, brew install python@3.12, pyenv install' \
     '3.12, or uv python install 3.12) and run this again'
