@@ -34,6 +34,7 @@ case "$1" in
     esac ;;
 esac
 """
+REAL = shlex.quote(sys.executable)
 SHIM = '#!/bin/bash\necho "pyenv: $0: command not found" >&2\nexit 127\n'
 
 
@@ -62,7 +63,7 @@ class Machine:
       (self.bin / name).symlink_to(shutil.which(name))
 
   def add_python(self, path: pathlib.Path, pip: int = 0) -> None:
-    write(path, PYTHON.format(log=shlex.quote(str(self.log)), real=sys.executable, pip=pip))
+    write(path, PYTHON.format(log=shlex.quote(str(self.log)), real=REAL, pip=pip))
 
   def set_up(self, *extras: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -126,7 +127,7 @@ def test_setup_says_what_to_install_in_one_line(machine):
 @pytest.mark.parametrize('version', [(3, 11, 7), (3, 14, 0)])
 def test_setup_passes_over_other_versions(machine, version):
   lie = f'import sys; sys.version_info = {version}\n'
-  write(machine.bin / 'python3', f'#!/bin/bash\nexec {sys.executable} -c "{lie}$2"\n')
+  write(machine.bin / 'python3', f'#!/bin/bash\nexec {REAL} -c "{lie}$2"\n')
   assert machine.set_up().returncode == 1
   machine.add_python(machine.bin / 'python')
   assert machine.set_up().returncode == 0
@@ -250,7 +251,7 @@ pathlib.Path(flags['config.workdir'], 'result.json').write_text(json.dumps(resul
 
 def run_sweep(tmp_path, *flags: str) -> subprocess.CompletedProcess[str]:
   (tmp_path / 'life.py').write_text(LIFE)
-  command = f'{shlex.quote(sys.executable)} life.py'
+  command = f'{REAL} life.py'
   return subprocess.run(
     [sys.executable, str(LAUNCH / 'sweep.py'), '--out=out', f'--command={command}', *flags],
     cwd=tmp_path,
