@@ -1,0 +1,239 @@
+"""Which generation serves: Blue speaks, Green takes over whole or not at all.
+
+The diary's row of the active generation decides, nothing else does. A swap is: read the new
+generation from the disk and check it, materialize it, commit to the diary in one transaction, then
+flip one reference. Whoever began to speak with the old Mind holds it until the end; it goes when
+the last one lets go.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pathlib
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+import jax
+
+from dreaming import types
+from dreaming.brain import lora
+from dreaming.identity import generations
+from dreaming.memory.diary import Diary
+from dreaming.sleep import prune
+from dreaming.types import Generation, Mind, Params
+
+
+class IdentityLock:
+  """Holds an identity for one process: `with IdentityLock(workdir): ...`.
+
+  The kernel lets go of it when the process ends, however it ends; the file stays.
+
+  Raises:
+    BlockingIOError: another process has it.
+    OSError: the directory cannot be made or written.
+  """
+
+  def __init__(self, workdir: str | pathlib.Path):
+    workdir = pathlib.Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    # NOFOLLOW: a link in this place must not make us write elsewhere.
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    self._file = os.fdopen(os.open(workdir / 'lock', flags, 0o644), 'r+')
+    try:
+      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      pid = self._file.read(32).strip()
+      self._file.close()
+      holder = f'process {pid}' if pid.isdigit() else 'another process'
+      raise BlockingIOError(
+        f'{workdir} is in use by {holder}: end it first, or choose another --config.workdir'
+      ) from None
+    self._file.truncate(0)
+    self._file.write(f'{os.getpid()}\n')
+    self._file.flush()
+
+  def close(self) -> None:
+    self._file.close()
+
+  def __enter__(self) -> IdentityLock:
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
+
+class Base(Protocol):
+  """What weights.load returns, as far as it is needed here."""
+
+  params: Params
+  arch: Any
+  digest: str
+
+
+def wake(
+  base: Base,
+  adapter: types.Lora | None,
+  masks: generations.Masks | None = None,
+  *,
+  scale: float,
+  number: int,
+) -> Mind:
+  """The base with an adapter and its masks, materialized: what speaks, and what is examined.
+
+  The same inputs give the same bits, and the arrays have the base's dtypes and shardings, so no
+  program compiles again for it.
+
+  Args:
+    adapter: None is the bare base.
+    masks: 'delta' returns weights to the base's, then 'merged' holds weights at zero.
+    scale: alpha / rank.
+    number: of the generation.
+  """
+  masks = masks or {}
+  params = lora.materialize(base.params, adapter, base.arch, scale=scale)
+  if 'delta' in masks:
+    params = prune.revert(params, base.params, masks['delta'])
+  if 'merged' in masks:
+    params = prune.apply(params, masks['merged'])
+  return Mind(params=jax.tree.map(_place, params, base.params), generation=number)
+
+
+def _place(new: Any, old: Any) -> Any:
+  """Where the base's array is. (Not when it is there: device_put would pin it to its device.)"""
+  if new is old or not isinstance(old, jax.Array) or new.sharding == old.sharding:
+    return new
+  return jax.device_put(new, old.sharding)
+
+
+class BlueGreen:
+  """Serves the active generation of an identity, and changes which one that is.
+
+  For the holder of the IdentityLock. Methods may be called from several threads.
+
+  Args:
+    base: the frozen weights, never written.
+    diary: decides which generation is active.
+    root: the directory of generations, in the diary's directory.
+  """
+
+  def __init__(self, base: Base, diary: Diary, root: str | pathlib.Path):
+    self._base, self._diary, self._root = base, diary, pathlib.Path(root)
+    self._blue: Mind | None = None
+    self._swap = threading.RLock()
+    generations.sweep(self._root)
+
+  @property
+  def blue(self) -> Mind:
+    """The Mind that serves. Take it once per reply: a swap does not change one in use.
+
+    Raises:
+      ValueError: the active generation is damaged, or was made for another base. The line says
+        which; `rollback` still works.
+    """
+    blue = self._blue
+    if blue is None:
+      with self._swap:
+        if self._blue is None:
+          self._blue = self.mind(self._diary.active())
+        blue = self._blue
+    return blue
+
+  def mind(self, number: int) -> Mind:
+    """Any generation, read from the disk, checked and materialized; 0 is the base itself."""
+    if number == 0:
+      return Mind(params=self._base.params, generation=0)
+    return self._read(number)[1]
+
+  def promote(
+    self,
+    generation: Generation,
+    *,
+    consumed: Iterable[int] = (),
+    night: int | None = None,
+    result: Mapping[str, Any] | None = None,
+  ) -> Mind:
+    """Makes a saved generation that passed its gate the one that serves.
+
+    Killed before the commit, the old one serves and nothing is consumed; after it, the new one.
+
+    Args:
+      consumed: ids of the experiences that are in its weights now.
+      night: the running night that made it; the commit ends it.
+      result: what the night came to, plain values.
+
+    Raises:
+      ValueError: it is damaged, or grew from another generation than the one that serves.
+    """
+    with self._swap:
+      active = self._diary.active()
+      if (generation.parent or 0) != active:
+        raise ValueError(
+          f'generation {generation.number} grew from {generation.parent or 0}, but {active} serves '
+          'by now: roll back to its parent first, or sleep again'
+        )
+      green = self.mind(generation.number)
+      self._diary.promote(generation.manifest, consumed, night, path=generation.path, result=result)
+      self._blue = green
+    return green
+
+  def rollback(self, number: int | None = None) -> Mind:
+    """Lets an earlier generation serve again, bit for bit as it was.
+
+    Args:
+      number: which; by default the parent of the one that serves. 0 is the base.
+
+    Raises:
+      ValueError: there is no such generation, or it is damaged. Nothing has changed then.
+    """
+    with self._swap:
+      parents = {g.number: g.parent or 0 for g in self._diary.generations()}
+      active = self._diary.active()
+      if number is None and active == 0:
+        raise ValueError('the base serves: there is nothing earlier to roll back to')
+      target = parents[active] if number is None else number
+      if target not in parents and target != 0:
+        there = ', '.join(str(n) for n in sorted({0, *parents}))
+        raise ValueError(f'there is no generation {target} to roll back to; there are: {there}')
+      mind = self.mind(target)
+      try:
+        self._diary.activate(target)
+      finally:
+        self._flip(mind)
+    return mind
+
+  def _flip(self, mind: Mind) -> None:
+    """In any case, also when interrupted right after a commit: the diary decides."""
+    if self._diary.active() == mind.generation:
+      self._blue = mind
+
+  def _read(self, number: int) -> tuple[Generation, Mind]:
+    generation, adapter, masks = generations.load(self._root, number)
+    self._check(generation)
+    mind = wake(self._base, adapter, masks, scale=_scale(generation), number=number)
+    return generation, mind
+
+  def _check(self, generation: Generation) -> None:
+    manifest = generation.manifest
+    if manifest.base != self._base.digest:
+      raise ValueError(
+        f'generation {generation.number} was made for base {manifest.base[:12]}, this is '
+        f'{self._base.digest[:12]}: choose the weights it was made for, or another workdir'
+      )
+    for promoted in self._diary.generations():
+      if promoted.number == generation.number and promoted.manifest != manifest:
+        raise ValueError(
+          f'generation {generation.number} in {self._root} is not the one that was promoted: put '
+          'that back from a backup, or roll back to an earlier generation'
+        )
+
+
+def _scale(generation: Generation) -> float:
+  fields = generation.manifest.lora
+  try:
+    return fields['alpha'] / fields['rank']
+  except (KeyError, TypeError, ZeroDivisionError) as e:
+    raise ValueError(
+      f"generation {generation.number}: its manifest lacks lora's alpha or rank: {dict(fields)}"
+    ) from e
