@@ -173,9 +173,11 @@ class BlueGreen:
           f'generation {generation.number} grew from {generation.parent or 0}, but {active} serves '
           'by now: roll back to its parent first, or sleep again'
         )
-      green = self.mind(generation.number)
-      self._diary.promote(generation.manifest, consumed, night, path=generation.path, result=result)
-      self._blue = green
+      saved, green = self._read(generation.number)
+      try:
+        self._diary.promote(saved.manifest, consumed, night, path=saved.path, result=result)
+      finally:
+        self._flip(green)
     return green
 
   def rollback(self, number: int | None = None) -> Mind:
