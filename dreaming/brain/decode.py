@@ -1,0 +1,331 @@
+"""Prefill and decode: prompts in, text or log-probabilities out.
+
+Shapes come from a fixed set of buckets, so after one pass over them nothing compiles again. A
+prompt is `prefix + prompt`; the KV cache of a prefix (instructions, few-shot examples) is computed
+once for each set of weights and kept. Caches belong to the very params they were computed with:
+another generation never sees them.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dreaming.brain import transformer
+from dreaming.brain.tokenizer import Tokenizer
+from dreaming.brain.transformer import Architecture, Transformer
+from dreaming.types import Mind
+
+CANDIDATES = 128  # top-k and top-p sample among this many likeliest tokens
+_PREFIXES = 8  # kept KV caches
+_LENGTHS = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192)
+_BATCHES = (1, 2, 4, 8, 16, 32)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampler:
+  """How the next token is chosen; temperature 0 takes the likeliest."""
+
+  temperature: float = 0.0
+  top_k: int = 0  # 0: no limit
+  top_p: float = 1.0
+  seed: int = 0
+
+  def __post_init__(self):
+    if self.temperature < 0 or not 0 < self.top_p <= 1 or not 0 <= self.top_k <= CANDIDATES:
+      raise ValueError(
+        f'temperature={self.temperature}, top_k={self.top_k}, top_p={self.top_p}: temperature is '
+        f'at least 0, top_p in (0, 1], top_k in 0..{CANDIDATES}'
+      )
+
+  @property
+  def mode(self) -> str:
+    if self.temperature == 0:
+      return 'greedy'
+    return 'filtered' if self.top_k or self.top_p < 1 else 'free'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Prefix:
+  params: Any
+  cache: tuple[transformer.LayerCache, ...]  # batch of one
+  length: int
+
+
+class Decoder:
+  """Speaks with any Mind of one architecture.
+
+  Example:
+    decoder = Decoder(base.arch, base.tokenizer)
+    decoder.generate(mind, ['The sky is'], max_tokens=8)
+  """
+
+  def __init__(self, arch: Architecture, tokenizer: Tokenizer, *, cache_length: int = 1024):
+    self.arch, self.tokenizer, self.cache_length = arch, tokenizer, cache_length
+    self._prefixes: collections.OrderedDict[tuple[int, str, int], _Prefix]
+    self._prefixes = collections.OrderedDict()
+    self._model = Transformer(arch)
+    self.compilations = 0  # of any of the functions below
+    self._prefill = jax.jit(self._counted(self._prefill_fn), static_argnames=('batch',))
+    self._step = jax.jit(self._counted(self._step_fn), static_argnames='mode', donate_argnums=(1,))
+    self._score = jax.jit(self._counted(self._score_fn), static_argnames=('batch',))
+    self._first = jax.jit(self._counted(self._sample_fn), static_argnames='mode')
+
+  # ---- Public ----
+
+  def generate(
+    self,
+    mind: Mind,
+    prompts: Sequence[str],
+    *,
+    max_tokens: int,
+    sampler: Sampler = Sampler(),
+    stop: Sequence[str] = ('\n',),
+    prefix: str = '',
+  ) -> list[str]:
+    """Continues each prompt, to `stop` (not included), end of turn, or `max_tokens`."""
+    texts = [''] * len(prompts)
+    for group in self._groups(prompts):
+      rows = [prompts[i] for i in group]
+      for row, text in self._decode(mind, rows, max_tokens, sampler, stop, prefix):
+        texts[group[row]] = text
+    return texts
+
+  def stream(
+    self,
+    mind: Mind,
+    prompt: str,
+    *,
+    max_tokens: int,
+    sampler: Sampler = Sampler(),
+    stop: Sequence[str] = ('\n',),
+    prefix: str = '',
+  ) -> Iterator[str]:
+    """Like `generate` for one prompt, in pieces as they come. What may begin a stop is held back."""
+    said = ''
+    for _, text in self._decode(mind, [prompt], max_tokens, sampler, stop, prefix, partial=True):
+      if len(text) > len(said):
+        yield text[len(said) :]
+        said = text
+
+  def logprobs(
+    self, mind: Mind, prompts: Sequence[str], continuations: Sequence[str], *, prefix: str = ''
+  ) -> list[np.ndarray]:
+    """Log-probability of each token of each continuation after its prompt, in nats."""
+    out: list[np.ndarray] = [np.zeros(0)] * len(prompts)
+    tails = [self.tokenizer.encode(c) for c in continuations]
+    for group in self._groups([p + c for p, c in zip(prompts, continuations, strict=True)]):
+      state = self._prefix(mind, prefix)
+      heads = [self._encode(prompts[i], state) for i in group]
+      rows = [h + tails[i] for h, i in zip(heads, group, strict=True)]
+      tokens, positions, batch = self._pad(rows, state.length)
+      index, targets = [], []  # flat position before each continuation token, and that token
+      for r, (head, i) in enumerate(zip(heads, group, strict=True)):
+        if not head:
+          raise ValueError('logprobs needs a prompt or a prefix before each continuation')
+        start = r * tokens.shape[1] + len(head) - 1
+        index.extend(range(start, start + len(tails[i])))
+        targets.extend(tails[i])
+      n = _bucket(len(index), (64, 128, 256, 512, 1024, 2048))
+      index = np.pad(np.asarray(index, np.int32), (0, n - len(index)))
+      targets_n = np.pad(np.asarray(targets, np.int32), (0, n - len(targets)))
+      logp = np.asarray(
+        self._score(mind.params, state.cache, tokens, positions, index, targets_n, batch=batch)
+      )
+      at = 0
+      for i in group:
+        out[i] = logp[at : at + len(tails[i])]
+        at += len(tails[i])
+    return out
+
+  # ---- Host side ----
+
+  def _groups(self, texts: Sequence[str]) -> list[list[int]]:
+    """Indices in batches of similar length, so that little is padding."""
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    return [order[i : i + _BATCHES[-1]] for i in range(0, len(order), _BATCHES[-1])]
+
+  def _encode(self, text: str, state: _Prefix) -> list[int]:
+    ids = self.tokenizer.encode(text)
+    return ids if state.length else [self.tokenizer.bos, *ids]
+
+  def _prefix(self, mind: Mind, prefix: str) -> _Prefix:
+    empty = transformer.init_cache(self.arch, 1, self.cache_length)
+    if not prefix:
+      return _Prefix(params=mind.params, cache=empty, length=0)
+    key = (id(mind.params), prefix, self.cache_length)
+    found = self._prefixes.get(key)
+    if found is None or found.params is not mind.params:  # ids are used again: hold on to it
+      ids = self.tokenizer.encode(prefix, bos=True)
+      tokens, positions, batch = self._pad([ids], 0)
+      cache, _ = self._prefill(mind.params, empty, tokens, positions, batch=batch)
+      found = _Prefix(params=mind.params, cache=cache, length=len(ids))
+      self._prefixes[key] = found
+      while len(self._prefixes) > _PREFIXES:
+        self._prefixes.popitem(last=False)
+    self._prefixes.move_to_end(key)
+    return found
+
+  def forget(self, mind: Mind) -> None:
+    """Drops the kept caches of a mind that will not speak again."""
+    for key in [k for k, v in self._prefixes.items() if v.params is mind.params]:
+      del self._prefixes[key]
+
+  def _pad(self, rows: list[list[int]], start: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """(tokens, positions, batch) in bucketed shapes; padding has position -1."""
+    length = max(len(r) for r in rows)
+    if start + length > self.cache_length:
+      raise ValueError(
+        f'{start + length} tokens of prompt exceed decode.cache_length={self.cache_length}: '
+        'shorten the message or raise it'
+      )
+    batch = _bucket(len(rows), _BATCHES)
+    tokens = np.zeros((batch, _bucket(length, _LENGTHS)), np.int32)
+    positions = np.full(tokens.shape, -1, np.int32)
+    for i, row in enumerate(rows):
+      tokens[i, : len(row)] = row
+      positions[i, : len(row)] = np.arange(start, start + len(row))
+    return tokens, positions, batch
+
+  def _decode(self, mind, prompts, max_tokens, sampler, stop, prefix, partial=False):
+    """Yields (row, text): each row once when it ends, or after every token with `partial`."""
+    state = self._prefix(mind, prefix)
+    rows = [self._encode(p, state) for p in prompts]
+    if not all(rows):
+      raise ValueError('an empty prompt: there is nothing to continue')
+    tokens, positions, batch = self._pad(rows, state.length)
+    room = self.cache_length - state.length - max(len(r) for r in rows)
+    max_tokens = min(max_tokens, room)
+    ends = {self.tokenizer.eos, self.tokenizer.end_of_turn}
+    key = jax.random.key(sampler.seed)
+    knobs = np.asarray([sampler.temperature, sampler.top_k, sampler.top_p], np.float32)
+
+    cache, logits = self._prefill(mind.params, state.cache, tokens, positions, batch=batch)
+    token = self._first(logits, key, np.int32(0), knobs, mode=sampler.mode)
+    position = positions.max(axis=1) + 1
+    ids: list[list[int]] = [[] for _ in prompts]
+    open_rows = set(range(len(prompts)))
+    for step in range(1, max_tokens + 1):
+      now = token
+      if step < max_tokens:  # the next step is under way while this one's text is looked at
+        cache, token = self._step(
+          mind.params, cache, now, position, key, np.int32(step), knobs, mode=sampler.mode
+        )
+        position = position + 1
+      for row, new in enumerate(np.asarray(now)[: len(prompts)].tolist()):
+        if row not in open_rows:
+          continue
+        done = step == max_tokens or new in ends
+        if new not in ends:
+          ids[row].append(new)
+        text = self.tokenizer.decode(ids[row])
+        cut = min((at for s in stop if (at := text.find(s)) >= 0), default=None)
+        if cut is not None:
+          text, done = text[:cut], True
+        elif partial and not done:
+          text = _hold_back(text, stop)
+        if done:
+          open_rows.remove(row)
+        if done or partial:
+          yield row, text
+      if not open_rows:
+        return
+
+  # ---- Device side ----
+
+  def _counted(self, fn):
+    """Counts traces, which is what compilations come from."""
+
+    @functools.wraps(fn)
+    def traced(*args, **kwargs):
+      self.compilations += 1
+      return fn(*args, **kwargs)
+
+    return traced
+
+  def _extend(self, params, cache, tokens, positions, batch):
+    cache = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape[1:])), cache)
+    return self._model.apply({'params': params}, tokens, positions, None, cache)
+
+  def _prefill_fn(self, params, cache, tokens, positions, batch):
+    """tokens Int['B L'] -> (cache of B rows, logits after each row's last token Float['B V'])."""
+    hidden, cache = self._extend(params, cache, tokens, positions, batch)
+    last = jnp.argmax(positions, axis=1)
+    return cache, transformer.unembed(params, hidden[jnp.arange(batch), last])
+
+  def _score_fn(self, params, cache, tokens, positions, index, targets, batch):
+    """log p(targets | what is before), Float['N'], in chunks: a row of logits is a megabyte."""
+    hidden, _ = self._extend(params, cache, tokens, positions, batch)
+    hidden = hidden.reshape(-1, hidden.shape[-1])[index].reshape(-1, 64, hidden.shape[-1])
+
+    def chunk(args):
+      h, t = args
+      logits = transformer.unembed(params, h)
+      return jnp.take_along_axis(jax.nn.log_softmax(logits), t[:, None], axis=1)[:, 0]
+
+    return jax.lax.map(chunk, (hidden, targets.reshape(-1, 64))).reshape(-1)
+
+  def _step_fn(self, params, cache, token, position, key, step, knobs, mode):
+    hidden, cache = self._model.apply(
+      {'params': params}, token[:, None], position[:, None], None, cache
+    )
+    logits = transformer.unembed(params, hidden[:, 0])
+    return cache, self._sample_fn(logits, key, step, knobs, mode)
+
+  def _sample_fn(self, logits, key, step, knobs, mode):
+    if mode == 'greedy':
+      return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    key = jax.random.fold_in(key, step)
+    temperature, top_k, top_p = knobs
+    if mode == 'free':
+      return jax.random.categorical(key, logits / temperature).astype(jnp.int32)
+    values, ids = top_candidates(logits, min(CANDIDATES, logits.shape[-1]))
+    values = values / temperature
+    rank = jnp.arange(values.shape[-1], dtype=jnp.float32)[None]
+    probs = jax.nn.softmax(values)
+    before = jnp.cumsum(probs, axis=-1) - probs  # mass of likelier tokens
+    keep = (before < top_p) & ((top_k == 0) | (rank < top_k))
+    pick = jax.random.categorical(key, jnp.where(keep, values, -jnp.inf))
+    return jnp.take_along_axis(ids, pick[:, None], axis=1)[:, 0].astype(jnp.int32)
+
+
+def top_candidates(logits: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+  """The k largest of each row, exactly, (values, ids) [B, k], descending.
+
+  By blocks: the k largest values lie in the k blocks with the largest maxima, so only those are
+  sorted. Sorting rows of 262,144 takes longer than the rest of a decode step.
+  """
+  b, v = logits.shape
+  block = 256
+  if v % block or v // block <= k:
+    return jax.lax.top_k(logits, k)
+  blocks = logits.reshape(b, v // block, block)
+  _, which = jax.lax.top_k(blocks.max(axis=-1), k)
+  values = jnp.take_along_axis(blocks, which[:, :, None], axis=1).reshape(b, -1)
+  ids = (which[:, :, None] * block + jnp.arange(block)[None, None]).reshape(b, -1)
+  values, pick = jax.lax.top_k(values, k)
+  return values, jnp.take_along_axis(ids, pick, axis=1)
+
+
+def _hold_back(text: str, stop: Sequence[str]) -> str:
+  """Without a tail that may still become a stop, or half a character."""
+  text = text.rstrip('\ufffd')
+  longest = max((len(s) for s in stop), default=1) - 1
+  for n in range(min(longest, len(text)), 0, -1):
+    if any(s.startswith(text[-n:]) for s in stop):
+      return text[:-n]
+  return text
+
+
+def _bucket(n: int, sizes: Sequence[int]) -> int:
+  for size in sizes:
+    if n <= size:
+      return size
+  return -(-n // sizes[-1]) * sizes[-1]

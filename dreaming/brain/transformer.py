@@ -1,0 +1,410 @@
+"""Gemma 3 in Flax Linen, one file for all sizes: full forward, prefill and decode.
+
+Params carry the names and shapes of official Gemma checkpoints (`layer_0/attn/q_einsum/w`, ...), so
+those restore unchanged. Two layouts of the same module:
+
+  unrolled  `layer_0`, `layer_1`, ...: the official one; takes a KV cache; decode and exams use it
+  scanned   one `layers` with a leading layer axis (`stack`): compiles once for any depth, can
+            rematerialize; training uses it
+
+The adapter is the Flax collection `lora` and works on the scanned layout; what serves has it
+materialized (lora.py). Architecture: Gemma 3 technical report (arXiv 2503.19786), section 2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int
+
+from dreaming.brain import lora as lora_lib
+from dreaming.types import Params
+
+MASKED = -2.3819763e38  # what official Gemma adds up to: far below any logit, above f32's minimum
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Architecture:
+  """The shape of a Gemma 3."""
+
+  num_layers: int
+  embed_dim: int
+  hidden_dim: int
+  num_heads: int
+  num_kv_heads: int
+  head_dim: int
+  sliding_window: int
+  vocab_size: int = 262_144
+  global_every: int = 6  # five sliding layers, then a global one
+  local_base: float = 10_000.0
+  global_base: float = 1_000_000.0
+  global_scale: float = 1.0  # positions of global layers are divided by this
+  query_scale: float | None = None  # default head_dim ** -0.5
+
+  @property
+  def is_global(self) -> tuple[bool, ...]:
+    return tuple((i + 1) % self.global_every == 0 for i in range(self.num_layers))
+
+  @property
+  def query_multiplier(self) -> float:
+    return self.query_scale if self.query_scale is not None else self.head_dim**-0.5
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+  'tiny': Architecture(
+    num_layers=6, embed_dim=32, hidden_dim=64, num_heads=2, num_kv_heads=1, head_dim=16,
+    sliding_window=16, vocab_size=512,
+  ),
+  'gemma3_270m': Architecture(
+    num_layers=18, embed_dim=640, hidden_dim=2048, num_heads=4, num_kv_heads=1, head_dim=256,
+    sliding_window=512,
+  ),
+  'gemma3_1b': Architecture(
+    num_layers=26, embed_dim=1152, hidden_dim=6912, num_heads=4, num_kv_heads=1, head_dim=256,
+    sliding_window=512,
+  ),
+  'gemma3_4b': Architecture(
+    num_layers=34, embed_dim=2560, hidden_dim=10_240, num_heads=8, num_kv_heads=4, head_dim=256,
+    sliding_window=1024, global_scale=8.0,
+  ),
+  'gemma3_12b': Architecture(
+    num_layers=48, embed_dim=3840, hidden_dim=15_360, num_heads=16, num_kv_heads=8, head_dim=256,
+    sliding_window=1024, global_scale=8.0,
+  ),
+  'gemma3_27b': Architecture(
+    num_layers=62, embed_dim=5376, hidden_dim=21_504, num_heads=32, num_kv_heads=16, head_dim=128,
+    sliding_window=1024, global_scale=8.0, query_scale=(5376 / 32) ** -0.5,
+  ),
+}  # fmt: skip
+
+
+@flax.struct.dataclass
+class LayerCache:
+  """Keys and values of one layer. A ring on sliding layers: position p lies in slot p % S."""
+
+  k: Float[Array, 'B S K H']
+  v: Float[Array, 'B S K H']
+  positions: Int[Array, 'B S']  # of what each slot holds, -1 when empty
+
+
+def init_cache(
+  arch: Architecture, batch: int, length: int, dtype: Any = jnp.float32
+) -> tuple[LayerCache, ...]:
+  """An empty cache for `length` tokens; sliding layers keep their window only."""
+  sizes = [length if g else min(length, arch.sliding_window) for g in arch.is_global]
+  shape = (arch.num_kv_heads, arch.head_dim)
+  return tuple(
+    LayerCache(
+      k=jnp.zeros((batch, s, *shape), dtype),
+      v=jnp.zeros((batch, s, *shape), dtype),
+      positions=jnp.full((batch, s), -1, jnp.int32),
+    )
+    for s in sizes
+  )
+
+
+# ---- Layouts ----
+
+
+def stack(params: Params, num_layers: int) -> dict[str, Any]:
+  """Official per-layer params -> one `layers` tree with a leading layer axis."""
+  layers = [params[f'layer_{i}'] for i in range(num_layers)]
+  rest = {k: v for k, v in params.items() if not k.startswith('layer_')}
+  return {**rest, 'layers': jax.tree.map(lambda *xs: jnp.stack(xs), *layers)}
+
+
+def unstack(params: Params, num_layers: int) -> dict[str, Any]:
+  """The inverse of `stack`."""
+  layers = {
+    f'layer_{i}': jax.tree.map(lambda x: x[i], params['layers'])  # noqa: B023 (mapped at once)
+    for i in range(num_layers)
+  }
+  return {**{k: v for k, v in params.items() if k != 'layers'}, **layers}
+
+
+# ---- Modules ----
+
+
+class RMSNorm(nn.Module):
+  """Root mean square norm in f32, scale stored as its distance from one."""
+
+  @nn.compact
+  def __call__(self, x: Float[Array, '*B D']) -> Float[Array, '*B D']:
+    scale = self.param('scale', nn.initializers.zeros_init(), (x.shape[-1],))
+    x = x.astype(jnp.float32)
+    normed = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-06)
+    scale = scale.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
+    return normed * (1 + scale)
+
+
+class Linears(nn.Module):
+  """Base of Attention and FeedForward: a weight's product, with its adapter when one is given."""
+
+  arch: Architecture
+  lora_scale: float
+  dtype: Any  # of the products; None takes the weights' own
+
+  def project(
+    self, name: str, eqn: str, x: Array, w: Array, flat_in: int = 1
+  ) -> Float[Array, 'B L *out']:
+    """`einsum(eqn, x, w)` plus the adapter's share; the last `flat_in` axes of x are contracted.
+
+    With a pruning mask the merged weight itself is masked, so that what trains is what will serve.
+    """
+    dtype = self.dtype or w.dtype
+    x = x.astype(dtype)
+    if not self.has_variable('lora', name):
+      return jnp.einsum(eqn, x, w.astype(dtype))
+    a, b = self.get_variable('lora', name)['a'], self.get_variable('lora', name)['b']
+    if self.has_variable('mask', name):
+      delta = lora_lib.fold(name, a @ b, self.arch)
+      w = (w.astype(jnp.float32) + self.lora_scale * delta) * self.get_variable('mask', name)
+      return jnp.einsum(eqn, x, w.astype(dtype))
+    y = jnp.einsum(eqn, x, w.astype(dtype))
+    flat = x.reshape(*x.shape[: x.ndim - flat_in], -1)
+    low = (flat @ a.astype(dtype)) @ b.astype(dtype)
+    return y + (self.lora_scale * low).reshape(y.shape)
+
+
+class Attention(Linears):
+  """Grouped-query attention with QK norm, over the tokens given and a cache when there is one."""
+
+  @nn.compact
+  def __call__(
+    self,
+    x_BxLxD: Array,
+    rope: tuple[Array, Array],
+    mask: Bool[Array, 'B L T'],
+    positions: Int[Array, 'B L'],
+    cache: LayerCache | None,
+  ) -> tuple[Array, LayerCache | None]:
+    arch = self.arch
+    n, k, d, h = arch.num_heads, arch.num_kv_heads, arch.embed_dim, arch.head_dim
+    q_w = _Weight((n, d, h), name='q_einsum')()
+    kv_w = _Weight((2, k, d, h), name='kv_einsum')()
+    o_w = _Weight((n, h, d), name='attn_vec_einsum')()
+
+    q = self.project('q', 'bld,ndh->blnh', x_BxLxD, q_w)
+    key = self.project('k', 'bld,kdh->blkh', x_BxLxD, kv_w[0])
+    value = self.project('v', 'bld,kdh->blkh', x_BxLxD, kv_w[1])
+    q = _rotate(RMSNorm(name='_query_norm')(q), rope) * arch.query_multiplier
+    key = _rotate(RMSNorm(name='_key_norm')(key), rope)
+    q, key = q.astype(value.dtype), key.astype(value.dtype)
+
+    if cache is not None:
+      new_cache = _write(cache, key, value, positions)
+      if x_BxLxD.shape[1] == 1:  # the slot just overwritten has left the window
+        key, value = new_cache.k, new_cache.v
+      else:  # the chunk may be longer than the ring: look at the old ring and the chunk itself
+        key = jnp.concatenate([cache.k, key], axis=1)
+        value = jnp.concatenate([cache.v, value], axis=1)
+    else:
+      new_cache = None
+
+    b, length = x_BxLxD.shape[:2]
+    q = q.reshape(b, length, k, n // k, h)
+    logits = jnp.einsum('blkgh,bskh->bkgls', q, key, preferred_element_type=jnp.float32)
+    logits = jnp.where(mask[:, None, None], logits, MASKED)
+    probs = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
+    encoded = jnp.einsum('bkgls,bskh->blkgh', probs, value).reshape(b, length, n, h)
+    return self.project('o', 'blnh,nhd->bld', encoded, o_w, flat_in=2), new_cache
+
+
+class FeedForward(Linears):
+  """Gated GELU."""
+
+  @nn.compact
+  def __call__(self, x_BxLxD: Array) -> Array:
+    f, d = self.arch.hidden_dim, self.arch.embed_dim
+    gating = self.param('gating_einsum', nn.initializers.normal(), (2, f, d))
+    linear = self.param('linear', nn.initializers.normal(), (f, d))
+    gate = self.project('gate', 'bld,fd->blf', x_BxLxD, gating[0])
+    up = self.project('up', 'bld,fd->blf', x_BxLxD, gating[1])
+    return self.project('down', 'blf,fd->bld', nn.gelu(gate) * up, linear)
+
+
+class Block(nn.Module):
+  arch: Architecture
+  lora_scale: float
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x_BxLxD, is_global, ropes, masks, positions, cache=None):
+    rope, mask = (jax.tree.map(lambda a, b: jnp.where(is_global, a, b), *pair)
+                  if isinstance(is_global, jax.Array) else pair[0 if is_global else 1]
+                  for pair in (ropes, masks))  # fmt: skip
+    linears = {'arch': self.arch, 'lora_scale': self.lora_scale, 'dtype': self.dtype}
+    h, cache = Attention(name='attn', **linears)(
+      RMSNorm(name='pre_attention_norm')(x_BxLxD), rope, mask, positions, cache
+    )
+    x_BxLxD = x_BxLxD + RMSNorm(name='post_attention_norm')(h)
+    h = FeedForward(name='mlp', **linears)(RMSNorm(name='pre_ffw_norm')(x_BxLxD))
+    return x_BxLxD + RMSNorm(name='post_ffw_norm')(h), cache
+
+
+class Transformer(nn.Module):
+  """Tokens to final hidden states; `unembed` makes logits of those one is interested in.
+
+  Example:
+    hidden, _ = Transformer(arch).apply({'params': params}, tokens)
+    logits = unembed(params, hidden[:, -1])
+  """
+
+  arch: Architecture
+  scanned: bool = False
+  remat: bool = False
+  lora_scale: float = 1.0
+  dtype: Any = None  # of the matrix products; norms, softmax and the residual stream are f32
+
+  @nn.compact
+  def __call__(
+    self,
+    tokens: Int[Array, 'B L'],
+    positions: Int[Array, 'B L'] | None = None,
+    segment_ids: Int[Array, 'B L'] | None = None,
+    cache: Sequence[LayerCache] | None = None,
+  ) -> tuple[Float[Array, 'B L D'], tuple[LayerCache, ...] | None]:
+    """Runs the model.
+
+    Args:
+      tokens: ids; padding anywhere, as long as its position is -1 (or its segment is 0).
+      positions: of each token in its segment; default 0, 1, 2, ...
+      segment_ids: tokens see only their own segment; 0 is padding. Not with a cache.
+      cache: what came before (unrolled layout only); it is not changed, a new one is returned.
+    """
+    arch = self.arch
+    if positions is None:
+      positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
+    if cache is not None and (self.scanned or segment_ids is not None):
+      raise ValueError('a KV cache goes with the unrolled layout and without segment_ids')
+
+    x_BxLxD = _Embedder(arch, name='embedder')(tokens)
+    ropes = (
+      _rope(positions, arch.head_dim, arch.global_base, arch.global_scale),
+      _rope(positions, arch.head_dim, arch.local_base, 1.0),
+    )
+    if self.scanned:
+      masks = _masks(arch, positions, positions, segment_ids)
+      block = nn.remat(Block, prevent_cse=False) if self.remat else Block
+      layers = nn.scan(
+        block,
+        variable_axes={'params': 0, 'lora': 0, 'mask': 0},
+        split_rngs={'params': True},
+        in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+        length=arch.num_layers,
+      )(arch, self.lora_scale, self.dtype, name='layers')
+      x_BxLxD, _ = layers(x_BxLxD, jnp.asarray(arch.is_global), ropes, masks, positions)
+      new_cache = None
+    else:
+      new_cache = []
+      masks = {}  # by the number of keys: all layers of a kind share theirs
+      for i, is_global in enumerate(arch.is_global):
+        layer_cache = None if cache is None else cache[i]
+        kind = None if layer_cache is None else layer_cache.k.shape[1]
+        if kind not in masks:
+          masks[kind] = _masks(arch, positions, _seen(layer_cache, positions), segment_ids)
+        block = Block(arch, self.lora_scale, self.dtype, name=f'layer_{i}')
+        x_BxLxD, layer_cache = block(
+          x_BxLxD, is_global, ropes, masks[kind], positions, layer_cache
+        )
+        new_cache.append(layer_cache)
+      new_cache = None if cache is None else tuple(new_cache)
+    return RMSNorm(name='final_norm')(x_BxLxD), new_cache
+
+
+def unembed(params: Params, hidden: Float[Array, '*B D']) -> Float[Array, '*B V']:
+  """Logits, f32. `embedder/unembedding`, when present, is the table in a dtype for this alone."""
+  embedder = params['embedder']
+  table = embedder.get('unembedding', embedder['input_embedding'])
+  h_NxD = hidden.reshape(-1, hidden.shape[-1]).astype(table.dtype)
+  n = h_NxD.shape[0]
+  if table.dtype == jnp.bfloat16 and n <= 64:
+    # On CPUs, XLA reads a bf16 table at full memory speed only as the left operand of a product
+    # with two or more columns (measured: 15 ms against 180 ms for one row of 262,144 x 640).
+    h_NxD = jnp.pad(h_NxD, ((0, max(0, 2 - n)), (0, 0)))
+    logits = jnp.einsum('vd,nd->vn', table, h_NxD, preferred_element_type=jnp.float32)[:, :n].T
+  else:
+    logits = jnp.einsum('nd,vd->nv', h_NxD, table, preferred_element_type=jnp.float32)
+  return logits.reshape(*hidden.shape[:-1], -1)
+
+
+# ---- Parts ----
+
+
+class _Weight(nn.Module):
+  """A parameter `w` under its own name, as official checkpoints have it."""
+
+  shape: tuple[int, ...]
+
+  @nn.compact
+  def __call__(self) -> Array:
+    return self.param('w', nn.initializers.normal(), self.shape)
+
+
+class _Embedder(nn.Module):
+  arch: Architecture
+
+  @nn.compact
+  def __call__(self, tokens: Int[Array, 'B L']) -> Float[Array, 'B L D']:
+    shape = (self.arch.vocab_size, self.arch.embed_dim)
+    table = self.param('input_embedding', nn.initializers.normal(), shape)
+    x = table[tokens]
+    return (x * jnp.sqrt(self.arch.embed_dim).astype(x.dtype)).astype(jnp.float32)
+
+
+def _rope(positions: Int[Array, 'B L'], head_dim: int, base: float, scale: float):
+  """cos and sin of rotary position embedding (arXiv 2104.09864), each [B, L, 1, head_dim/2]."""
+  timescale = base ** (2.0 / head_dim * jnp.arange(head_dim // 2, dtype=jnp.float32))
+  angle = positions[..., None] / timescale[None, None] / scale
+  return jnp.cos(angle)[:, :, None], jnp.sin(angle)[:, :, None]
+
+
+def _rotate(x: Float[Array, 'B L N H'], rope: tuple[Array, Array]) -> Float[Array, 'B L N H']:
+  cos, sin = rope
+  first, second = jnp.split(x, 2, axis=-1)
+  return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+
+
+def _seen(cache: LayerCache | None, positions: Int[Array, 'B L']) -> Int[Array, 'B T']:
+  """Positions of all keys that attention looks at (see Attention for the two cases)."""
+  if cache is None:
+    return positions
+  if positions.shape[1] == 1:
+    return _write_positions(cache.positions, positions)
+  return jnp.concatenate([cache.positions, positions], axis=1)
+
+
+def _masks(arch, q_pos, k_pos, segment_ids):
+  """(global, local) attention masks, Bool['B L T']: causal, own segment, window."""
+  distance = q_pos[:, :, None] - k_pos[:, None, :]
+  mask = (distance >= 0) & (k_pos >= 0)[:, None, :]
+  if segment_ids is not None:
+    mask &= segment_ids[:, :, None] == segment_ids[:, None, :]
+  return mask, mask & (distance < arch.sliding_window)
+
+
+def _slots(size: int, positions: Int[Array, 'B L']) -> Int[Array, 'B L']:
+  """Ring slot of each position; out of range, so dropped, for padding and what will not stay."""
+  stays = (positions >= 0) & (positions > positions.max(axis=1, keepdims=True) - size)
+  return jnp.where(stays, positions % size, size)
+
+
+def _write_positions(old: Int[Array, 'B S'], positions: Int[Array, 'B L']) -> Int[Array, 'B S']:
+  rows = jnp.arange(old.shape[0])[:, None]
+  return old.at[rows, _slots(old.shape[1], positions)].set(positions, mode='drop')
+
+
+def _write(cache: LayerCache, key: Array, value: Array, positions: Array) -> LayerCache:
+  rows = jnp.arange(key.shape[0])[:, None]
+  slots = _slots(cache.k.shape[1], positions)
+  return LayerCache(
+    k=cache.k.at[rows, slots].set(key.astype(cache.k.dtype), mode='drop'),
+    v=cache.v.at[rows, slots].set(value.astype(cache.v.dtype), mode='drop'),
+    positions=_write_positions(cache.positions, positions),
+  )
