@@ -5,8 +5,9 @@
 
 A mask is a tree of booleans at the official paths of the linears that an adapter can reach, True
 where the weight (or its change) is kept. It is built one layer at a time and is exact: a threshold
-is an order statistic, found by bisecting the bits of |x|, which for floats are in the order of the
-floats. Never more than the asked share is dropped: of equals, all or none.
+is an order statistic of the bits of |x|, which for floats are in the order of the floats. Never
+more than the asked share is dropped: of equals, all or none. With scope 'layer' masks are made
+under jax.jit and on sharded weights as well.
 
 Method: Zhu and Gupta, "To prune, or not to prune", arXiv 1710.01878, section 3, without a schedule.
 """
@@ -17,14 +18,14 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Array, Bool, Int, UInt8
+from jaxtyping import Array, Int, UInt8
 
 from dreaming.brain import lora
 from dreaming.types import Lora, Params
@@ -71,10 +72,10 @@ def merged_mask(
     scale: alpha / rank.
   """
 
-  def values(i: int, cutoffs: Any, function: Callable) -> Any:
-    return function(params[f'layer_{i}'], _layer(adapter, i), scale, cutoffs, arch=arch)
+  def magnitudes(i: int, names: tuple[str, ...]) -> dict[str, Array]:
+    return _magnitudes(params[f'layer_{i}'], _layer(adapter, i), scale, names=names, arch=arch)
 
-  return _build(values, arch, config.amount, config)
+  return _build(magnitudes, arch, tuple(lora.WEIGHTS), config.amount, config)
 
 
 def delta_mask(adapter: Lora, arch: Any, *, scale: float, config: PruneConfig) -> Mask:
@@ -83,10 +84,10 @@ def delta_mask(adapter: Lora, arch: Any, *, scale: float, config: PruneConfig) -
   What shares a leaf with an adapted linear, but has no adapter itself, is True.
   """
 
-  def values(i: int, cutoffs: Any, function: Callable) -> Any:
-    return function(None, _layer(adapter, i), scale, cutoffs, arch=arch)
+  def magnitudes(i: int, names: tuple[str, ...]) -> dict[str, Array]:
+    return _magnitudes(None, _layer(adapter, i), scale, names=names, arch=arch)
 
-  return _build(values, arch, config.delta, config, names=lora.names(adapter))
+  return _build(magnitudes, arch, lora.names(adapter), config.delta, config)
 
 
 def apply(params: Params, mask: Mask) -> Params:
@@ -148,81 +149,72 @@ def unpack(bits: UInt8[np.ndarray, 'bytes'], shapes: Mapping[str, tuple[int, ...
 
 
 def _build(
-  values: Callable, arch: Any, amount: float, config: PruneConfig, names: list[str] | None = None
+  magnitudes: Callable, arch: Any, names: Sequence[str], amount: float, config: PruneConfig
 ) -> Mask:
-  """Masks of all layers; `values(layer, cutoffs, function)` runs a function on one of them."""
-  names = list(lora.WEIGHTS) if names is None else names
-  masks: dict[str, Any] = {}
-  pruned = {i: [n for n in names if not _protected(i, n, config)] for i in range(arch.num_layers)}
+  """Masks of all layers; `magnitudes(layer, names)` gives what is compared, see _magnitudes."""
+  unprotected = {
+    i: tuple(n for n in names if not _protected(i, n, config)) for i in range(arch.num_layers)
+  }
   if config.scope == 'global':
-    cutoff = _global_cutoff(values, arch, amount, pruned)
-  for i in range(arch.num_layers):
-    sizes = {n: math.prod(lora.dims(n, arch)) for n in pruned[i]}
-    if not sizes:
-      continue
-    if config.scope == 'global':
-      kept = values(i, dict.fromkeys(sizes, cutoff), _keep_above)
-    else:
-      counts = {n: jnp.int32(int(amount * size)) for n, size in sizes.items()}
-      kept = values(i, counts, _keep_largest)
-    masks[f'layer_{i}'] = _leaves(kept)
+    cutoff = _global_cutoff(magnitudes, unprotected, amount)
+  masks: dict[str, Any] = {}
+  for i, names in unprotected.items():
+    kept = {}
+    for name, x in magnitudes(i, names).items():
+      kept[name] = x > (cutoff if config.scope == 'global' else _cutoff(x, int(amount * x.size)))
+    if kept:
+      masks[f'layer_{i}'] = _leaves(kept)
   return masks
 
 
-def _global_cutoff(values: Callable, arch: Any, amount: float, pruned: Mapping) -> Int[Array, '']:
-  """One threshold for all: 31 walks over the layers, each counting what lies below a guess."""
-  total = sum(math.prod(lora.dims(n, arch)) for names in pruned.values() for n in names)
-
-  def count(cutoff: int) -> int:  # in Python's integers: a large model has more than 2**31 weights
-    counts = [
-      values(i, dict.fromkeys(names, jnp.int32(cutoff)), _count_below)
-      for i, names in pruned.items()
-      if names
-    ]
-    return sum(int(c) for layer in counts for c in layer.values())
-
-  low, high, allowed = -1, _INFINITY, int(amount * total)
-  while low < high:
-    middle = low + (high - low + 1) // 2
-    low, high = (middle, high) if count(middle) <= allowed else (low, middle - 1)
-  return jnp.int32(low)
+def _cutoff(x: Int[Array, '*shape'], allowed: int) -> Int[Array, ''] | int:
+  """The largest number that at most `allowed` of x are not above."""
+  if isinstance(x, jax.core.Tracer) or next(iter(x.devices())).platform != 'cpu':
+    return _bisect(x, allowed)
+  if allowed >= x.size:
+    return _INFINITY
+  # Measured, one layer of the 270M: 5 ms, where the bisection takes 110 ms on a CPU.
+  return int(np.partition(np.asarray(x).reshape(-1), allowed)[allowed]) - 1
 
 
-@functools.partial(jax.jit, static_argnames='arch')
-def _keep_largest(params, adapter, scale, counts, *, arch) -> dict[str, Bool[Array, '*shape']]:
-  """Of each linear in `counts`, all but so many of the smallest."""
-  magnitudes = _magnitudes(params, adapter, scale, counts, arch)
-  allowed = jnp.stack([counts[name] for name in magnitudes])
+@jax.jit
+def _bisect(x: Int[Array, '*shape'], allowed: Int[Array, '']) -> Int[Array, '']:
+  """The same with counts alone, so that x may be traced, or lie in slices on many devices."""
 
   def halve(_, bounds):
     low, high = bounds  # at most `allowed` are at or below low; the answer is at most high
     middle = low + (high - low + 1) // 2
-    below = [_below(x, m) for x, m in zip(magnitudes.values(), middle, strict=True)]
-    fits = jnp.stack(below) <= allowed
+    fits = jnp.sum(x <= middle, dtype=jnp.int32) <= allowed
     return jnp.where(fits, middle, low), jnp.where(fits, high, middle - 1)
 
-  bounds = jnp.full_like(allowed, -1), jnp.full_like(allowed, _INFINITY)
-  cutoffs, _ = jax.lax.fori_loop(0, 31, halve, bounds)
-  return {name: x > cutoff for (name, x), cutoff in zip(magnitudes.items(), cutoffs, strict=True)}
+  return jax.lax.fori_loop(0, 31, halve, (jnp.int32(-1), jnp.int32(_INFINITY)))[0]
 
 
-@functools.partial(jax.jit, static_argnames='arch')
-def _keep_above(params, adapter, scale, cutoffs, *, arch) -> dict[str, Bool[Array, '*shape']]:
-  return {n: x > cutoffs[n] for n, x in _magnitudes(params, adapter, scale, cutoffs, arch).items()}
+def _global_cutoff(magnitudes: Callable, names: Mapping[int, Sequence[str]], amount: float) -> int:
+  """One cutoff for all linears, exact in two walks over the layers, on the host.
+
+  A histogram of the upper 16 bits finds the bin that holds it; the bin's few members decide.
+  """
+
+  def walk() -> Iterator[np.ndarray]:
+    for i in names:
+      yield from (np.asarray(x).reshape(-1) for x in magnitudes(i, names[i]).values())
+
+  histogram = np.zeros(1 << 16, np.int64)
+  for x in walk():
+    histogram += np.bincount(x >> 15, minlength=histogram.size)
+  below = np.cumsum(histogram)
+  allowed = int(amount * int(below[-1]))
+  if allowed >= below[-1]:
+    return _INFINITY
+  bin = int(np.searchsorted(below, allowed, side='right'))
+  allowed -= int(below[bin] - histogram[bin])
+  members = np.concatenate([x[x >> 15 == bin] for x in walk()])
+  return int(np.partition(members, allowed)[allowed]) - 1
 
 
-@functools.partial(jax.jit, static_argnames='arch')
-def _count_below(params, adapter, scale, cutoffs, *, arch) -> dict[str, Int[Array, '']]:
-  magnitudes = _magnitudes(params, adapter, scale, cutoffs, arch)
-  return {n: _below(x, cutoffs[n]) for n, x in magnitudes.items()}
-
-
-def _below(x: Int[Array, '*shape'], cutoff: Int[Array, '']) -> Int[Array, '']:
-  columns = jnp.sum(x.reshape(-1, x.shape[-1]) <= cutoff, axis=0, dtype=jnp.int32)
-  return jnp.sum(columns)  # in two steps: a third faster than one on CPUs
-
-
-def _magnitudes(params, adapter, scale, names, arch) -> dict[str, Int[Array, '*shape']]:
+@functools.partial(jax.jit, static_argnames=('names', 'arch'))
+def _magnitudes(params, adapter, scale, *, names, arch) -> dict[str, Int[Array, '*shape']]:
   """|merged weight| of each linear of one layer as the bits of an f32, which keep its order."""
   deltas = {} if adapter is None else lora.layer_delta(adapter, 0, arch, scale)
   weights = {} if params is None else flatten_dict(params)
