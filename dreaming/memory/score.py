@@ -1,0 +1,202 @@
+"""How much an experience matters: importance by the model itself, novelty by the index.
+
+The rating is not parsed from text. The model reads a few rated examples and the experience, and the
+importance is the mean of its distribution over the ratings 1 to 10, so that it is a real number and
+a model that cannot follow instructions can rate too. Fixed anchor sentences then set the scale.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from dreaming import types
+from dreaming.memory.index import Index
+
+NEUTRAL = 5.5
+"""What an experience counts as before it was rated: the middle of 1 to 10."""
+
+RATINGS = tuple(range(1, 11))
+
+RATING_PROMPT = """\
+Each sentence gets a number from 1 to 10: small talk is 1, what one must remember is 7, a turning \
+point of a life is 10.
+"She said yes, we are engaged!" -> 10
+"The bus was a bit late this morning, as it always is." -> 1
+"My brother Omar teaches maths in Leeds." -> 7
+"Ha, good one." -> 1
+"My father had a heart attack. He is in intensive care, and we do not know whether he will live." \
+-> 10
+"I wonder why cats are afraid of cucumbers. Do you know?" -> 2
+"I have signed the contract. In October we are moving to Toronto, all four of us!" -> 8
+"I might watch a film tonight, or just read a little." -> 2
+"By the way, I cannot eat gluten. It makes me ill, so no bread for me." -> 7
+"Hello!" -> 1
+"My driving test is on the 14th at nine." -> 7
+"I just had a sandwich at my desk. Half of it is on the keyboard now." -> 1
+"I feel so alone since the divorce. The evenings are the worst." -> 8
+"It is getting dark early these days, and so cold." -> 2
+"We have a dog now. He is called Rufus, and he sleeps on my feet." -> 7
+"What a noise next door, I could not hear the radio." -> 1
+"I have played the violin since I was nine." -> 7
+"Thank you, talk to you tomorrow." -> 1
+"""
+"""What is said, an arrow, its rating. On Gemma 3 270M this told facts from small talk best of some
+thirty layouts; a speaker's name, or 'Importance:' for the arrow, made it worse."""
+
+RATING_LINE = '"{content}" ->'
+RATING_CONTENT_CHARS = 600
+"""Of a longer message the beginning is rated; people say early what a message is about."""
+
+
+ANCHORS_LOW = ('Nice day, is it not?', 'Ok, bye for now.', 'I am having a coffee.')
+ANCHORS_HIGH = (
+  'My husband died on Sunday.',
+  'I have found a new job.',
+  'My daughter is called Mia, she is seven.',
+)
+ANCHOR_RATINGS = (2.0, 8.0)
+"""What the mean of the low and of the high anchors counts as: a small model knows the order better
+than the scale. Its raw ratings of all these lie between 3 and 5."""
+
+
+class Rater(Protocol):
+  """The part of `brain.decode.Decoder` that rates."""
+
+  def logprobs(
+    self,
+    mind: types.Mind,
+    prompts: Sequence[str],
+    continuations: Sequence[str],
+    *,
+    prefix: str = '',
+  ) -> list[np.ndarray]: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProfoundnessWeights:
+  """How much each part of the scores counts; parts that are absent (0) do not count."""
+
+  importance: float = 1.0
+  novelty: float = 0.0
+  emotion: float = 0.0
+  feedback: float = 0.0
+
+  def __post_init__(self):
+    if min(dataclasses.astuple(self)) < 0 or not any(dataclasses.astuple(self)):
+      raise ValueError(f'weights are >= 0, and one of them is more: {self}')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scale:
+  """Where a mind's raw ratings put the anchors."""
+
+  low: float
+  high: float
+
+  def __call__(self, raw: float) -> float:
+    """Raw expected rating to importance, 1 to 10."""
+    if self.high - self.low < 0.05:  # this mind cannot tell them apart: its ratings say nothing
+      return NEUTRAL
+    low, high = ANCHOR_RATINGS
+    return min(max(low + (high - low) * (raw - self.low) / (self.high - self.low), 1.0), 10.0)
+
+
+def scale(decoder: Rater, mind: types.Mind) -> Scale:
+  """Rates the anchors; keep it where a mind rates one message at a time."""
+  raw = _raw_ratings(decoder, mind, (*ANCHORS_LOW, *ANCHORS_HIGH))
+  n = len(ANCHORS_LOW)
+  return Scale(low=float(np.mean(raw[:n])), high=float(np.mean(raw[n:])))
+
+
+def importance(
+  decoder: Rater,
+  mind: types.Mind,
+  experiences: Sequence[types.Experience],
+  *,
+  on: Scale | None = None,
+  rater: str = 'self',
+) -> list[types.Scores]:
+  """Expected rating of each experience by the model, on the anchors' scale, between 1 and 10.
+
+  Rate with the base (generation 0) throughout a life: ratings by different minds do not compare.
+  The rater's name is kept with the scores, with the generation and the prompt's digest.
+
+  Args:
+    on: the mind's scale; rated anew when it is None.
+    rater: the name of the model.
+  """
+  if not experiences:
+    return []
+  on = on or scale(decoder, mind)
+  prompt = (RATING_PROMPT, RATING_LINE, ANCHORS_LOW, ANCHORS_HIGH, ANCHOR_RATINGS)
+  digest = hashlib.sha256(repr(prompt).encode()).hexdigest()[:8]
+  rater = f'{rater}/g{mind.generation}/{digest}'
+  raw = _raw_ratings(decoder, mind, [e.content for e in experiences])
+  return [types.Scores(importance=on(r), rater=rater) for r in raw]
+
+
+def _raw_ratings(decoder: Rater, mind: types.Mind, contents: Sequence[str]) -> list[float]:
+  prompts = [rating_prompt(c) for c in contents]
+  # The line end belongs to the rating: without it the probability of '1' would contain '10's.
+  ends = [f' {n}\n' for n in RATINGS]
+  logprobs = decoder.logprobs(
+    mind,
+    [p for p in prompts for _ in ends],
+    ends * len(prompts),
+    prefix=RATING_PROMPT,
+  )
+  totals = np.array([np.sum(row, dtype=np.float64) for row in logprobs])
+  return [expected_rating(row) for row in totals.reshape(len(prompts), len(ends))]
+
+
+def rating_prompt(content: str) -> str:
+  """What was said as one more line after RATING_PROMPT's examples, which it cannot end."""
+  content = ' '.join(content.replace('"', "'").split())
+  return RATING_LINE.format(content=content[:RATING_CONTENT_CHARS])
+
+
+def expected_rating(logprobs: np.ndarray) -> float:
+  """Mean rating from log-probabilities Float['10'], which need not be normalized.
+
+  Raises:
+    ValueError: one of them is not a number, or all are minus infinity.
+  """
+  logprobs = np.asarray(logprobs, np.float64)
+  top = logprobs.max()
+  if not np.isfinite(top):
+    raise ValueError(f'the model gave no finite probability to any rating: {logprobs.tolist()}')
+  weights = np.exp(logprobs - top)
+  return float(weights @ np.array(RATINGS) / weights.sum())
+
+
+def novelty(vector: np.ndarray, index: Index) -> float:
+  """How unlike all earlier experiences this one is: 1 (said before) to 10 (nothing like it).
+
+  Args:
+    vector: Float['D'] of the experience.
+    index: the earlier experiences, without this one.
+  """
+  nearest = index.search(vector, 1)
+  return 10.0 - 9.0 * min(max(nearest[0][1], 0.0), 1.0) if nearest else 10.0
+
+
+def profoundness(
+  scores: types.Scores | None, weights: ProfoundnessWeights = ProfoundnessWeights()
+) -> float:
+  """The weighted mean of the parts that are there, 1 to 10; NEUTRAL when none is."""
+  if scores is None:
+    return NEUTRAL
+  w = weights
+  parts = [
+    (scores.importance, w.importance),
+    (scores.novelty, w.novelty),
+    (scores.emotion, w.emotion),
+    (scores.feedback, w.feedback),
+  ]
+  total = sum(weight for value, weight in parts if value > 0)
+  return sum(value * weight for value, weight in parts if value > 0) / total if total else NEUTRAL
