@@ -252,6 +252,15 @@ def test_collection_holds_each_linear_of_all_layers():
     assert layers[group][leaf].shape[1:] == lora.fold(name, matrix, ARCH).shape
 
 
+def test_collection_keeps_all_of_a_protected_layer():
+  config = PruneConfig(amount=0.5, protect='layer_0/|attn')
+  mask = prune.merged_mask(_base(), None, ARCH, scale=SCALE, config=config)
+  layers = prune.collection(mask, ARCH.num_layers)['layers']
+  assert set(layers) == {'mlp'}
+  assert layers['mlp']['down'][0].all() and layers['mlp']['down'][1].mean() == 0.5
+  assert prune.collection({}, ARCH.num_layers) == {'layers': {}}
+
+
 # ---- Storage ----
 
 

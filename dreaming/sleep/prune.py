@@ -102,10 +102,12 @@ def revert(params: Params, base: Params, mask: Mask) -> Params:
 
 def collection(mask: Mask, num_layers: int) -> dict[str, Any]:
   """The mask as the scanned Transformer takes it: {'layers': {'attn': {'q': Bool['L N D H']}}}."""
+  layers = [flatten_dict(mask.get(f'layer_{i}', {})) for i in range(num_layers)]
   out: dict[str, Any] = {}
   for name, (path, part) in lora.WEIGHTS.items():
-    leaves = [flatten_dict(mask[f'layer_{i}']).get(path) for i in range(num_layers)]
-    if leaves[0] is not None:
+    found = [layer[path] for layer in layers if path in layer]
+    if found:  # a layer whose weight is protected keeps all of it
+      leaves = [layer.get(path, np.ones(found[0].shape, bool)) for layer in layers]
       group, leaf = name.split('/')
       stacked = jnp.stack([x if part is None else x[part] for x in leaves])
       out.setdefault(group, {})[leaf] = stacked
