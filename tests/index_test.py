@@ -48,6 +48,10 @@ def test_equal_ones_come_in_their_order_and_zero_rows_are_like_nothing():
   index = Index(np.array([5, 3, 9]), np.array([[1.0, 0], [1.0, 0], [0, 0]]))
   assert index.search(np.array([1.0, 0]), 3) == [(5, 1.0), (3, 1.0), (9, 0.0)]
   assert index.search(np.array([0.0, 0]), 1) == [(5, 0.0)]
+  ids = np.random.default_rng(0).permutation(300)  # many: short arrays are sorted stably anyway
+  index = Index(ids, np.tile([[1.0, 0], [0, 1.0]], (150, 1)))
+  found = [id for id, _ in index.search(np.array([1.0, 0]), 300)]
+  assert found == [*ids[0::2], *ids[1::2]]
 
 
 def test_an_empty_index_finds_nothing():
