@@ -16,7 +16,7 @@ def get_config():
   c.model.architecture = 'tiny'
   c.model.weights = 'random'
   c.decode.max_tokens = 8
-  c.decode.cache_length = 128
+  c.decode.cache_length = 2048  # its tokens are bytes: prompts are long
   c.select.top_k = 4
   c.train.steps = 4
   c.train.rank = 4

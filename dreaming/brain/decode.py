@@ -23,6 +23,9 @@ from dreaming.brain.tokenizer import Tokenizer
 from dreaming.brain.transformer import Architecture, Transformer
 from dreaming.types import Mind
 
+Prompt = str | tuple[int, ...]
+"""Text, or token ids where control tokens are needed; without the beginning of sequence."""
+
 CANDIDATES = 128  # top-k and top-p sample among this many likeliest tokens
 _PREFIXES = 8  # kept KV caches
 _LENGTHS = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192)
@@ -69,7 +72,7 @@ class Decoder:
 
   def __init__(self, arch: Architecture, tokenizer: Tokenizer, *, cache_length: int = 1024):
     self.arch, self.tokenizer, self.cache_length = arch, tokenizer, cache_length
-    self._prefixes: collections.OrderedDict[tuple[int, str, int], _Prefix]
+    self._prefixes: collections.OrderedDict[tuple[int, Prompt, int], _Prefix]
     self._prefixes = collections.OrderedDict()
     self._model = Transformer(arch)
     self.compilations = 0  # of any of the functions below
@@ -83,12 +86,12 @@ class Decoder:
   def generate(
     self,
     mind: Mind,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     *,
     max_tokens: int,
     sampler: Sampler = Sampler(),
     stop: Sequence[str] = ('\n',),
-    prefix: str = '',
+    prefix: Prompt = '',
   ) -> list[str]:
     """Continues each prompt, to `stop` (not included), end of turn, or `max_tokens`."""
     texts = [''] * len(prompts)
@@ -101,12 +104,12 @@ class Decoder:
   def stream(
     self,
     mind: Mind,
-    prompt: str,
+    prompt: Prompt,
     *,
     max_tokens: int,
     sampler: Sampler = Sampler(),
     stop: Sequence[str] = ('\n',),
-    prefix: str = '',
+    prefix: Prompt = '',
   ) -> Iterator[str]:
     """Like `generate` for one prompt, in pieces as they come. What may begin a stop is held back."""
     said = ''
@@ -147,23 +150,24 @@ class Decoder:
 
   # ---- Host side ----
 
-  def _groups(self, texts: Sequence[str]) -> list[list[int]]:
+  def _groups(self, texts: Sequence[Prompt]) -> list[list[int]]:
     """Indices in batches of similar length, so that little is padding."""
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     return [order[i : i + _BATCHES[-1]] for i in range(0, len(order), _BATCHES[-1])]
 
-  def _encode(self, text: str, state: _Prefix) -> list[int]:
-    ids = self.tokenizer.encode(text)
+  def _encode(self, prompt: Prompt, state: _Prefix) -> list[int]:
+    ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
     return ids if state.length else [self.tokenizer.bos, *ids]
 
-  def _prefix(self, mind: Mind, prefix: str) -> _Prefix:
+  def _prefix(self, mind: Mind, prefix: Prompt) -> _Prefix:
     empty = transformer.init_cache(self.arch, 1, self.cache_length)
     if not prefix:
       return _Prefix(params=mind.params, cache=empty, length=0)
     key = (id(mind.params), prefix, self.cache_length)
     found = self._prefixes.get(key)
     if found is None or found.params is not mind.params:  # ids are used again: hold on to it
-      ids = self.tokenizer.encode(prefix, bos=True)
+      ids = self.tokenizer.encode(prefix) if isinstance(prefix, str) else list(prefix)
+      ids = [self.tokenizer.bos, *ids]
       tokens, positions, batch = self._pad([ids], 0)
       cache, _ = self._prefill(mind.params, empty, tokens, positions, batch=batch)
       found = _Prefix(params=mind.params, cache=cache, length=len(ids))
