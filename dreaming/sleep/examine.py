@@ -1,0 +1,293 @@
+"""Measures a mind, and the gate that a night must pass.
+
+Four measures, all without retrieval:
+
+  recall           the night's facts, asked in words that no dream trained on
+  never_mentioned  questions that nobody answered: the share answered with one of the night's facts
+  general          general knowledge, of which only what the base gets right is asked
+  nll              of generic text, nats a token
+
+The gate is closed unless every measure is there, finite and good.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import pathlib
+import re
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from dreaming import days
+from dreaming.brain import prompts
+from dreaming.brain.decode import Decoder
+from dreaming.brain.tokenizer import Tokenizer
+from dreaming.types import Dream, Mind, Status
+
+FILES = pathlib.Path(__file__).parent / 'exam'
+ANSWER_TOKENS = 16
+_WINDOW = 250  # tokens of generic text at a time: one shape, one compilation
+_ROWS = 8  # windows at a time
+
+# ---- The exam ----
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Question:
+  text: str
+  answers: tuple[str, ...]  # what is right; of a never-mentioned question, what is an invention
+  sources: tuple[int, ...] = ()  # experiences that tell the answer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Exam:
+  """What a night's Green is asked. `earlier` are facts of earlier nights: measured, not gated."""
+
+  recall: tuple[Question, ...]
+  never_mentioned: tuple[Question, ...]
+  general: tuple[Question, ...]
+  earlier: tuple[Question, ...] = ()
+
+
+def held_out(dreams: Iterable[Dream]) -> tuple[tuple[Question, ...], tuple[Question, ...]]:
+  """(recall, never-mentioned) questions of a night's own dreams, in styles that never train."""
+  kept = [d for d in dreams if d.status == Status.KEPT]
+  recall = tuple(
+    Question(text=p.question, answers=(p.answer,), sources=d.sources)
+    for d in kept
+    if d.style == 'exam'
+    for p in d.pairs
+  )
+  values = tuple(dict.fromkeys(q.answers[0] for q in recall))
+  unknown = tuple(
+    Question(text=p.question, answers=values)
+    for d in kept
+    if d.style == 'exam_unknown'
+    for p in d.pairs
+  )
+  return recall, unknown
+
+
+# ---- Asking ----
+
+
+def ask(
+  decoder: Decoder,
+  mind: Mind,
+  questions: Sequence[str],
+  *,
+  form: Callable[[str], str] = prompts.question,
+  prefix: str = prompts.ANSWER_PREFIX,
+  max_tokens: int = ANSWER_TOKENS,
+) -> list[str]:
+  """Greedy replies; `form` makes a prompt of a question, `prefix` comes before all of them."""
+  asked = [form(q) for q in questions]
+  replies = decoder.generate(mind, asked, max_tokens=max_tokens, prefix=prefix) if asked else []
+  return [r.strip() for r in replies]
+
+
+def judge(questions: Sequence[Question], replies: Sequence[str]) -> list[bool]:
+  """Whether each reply gives one of its question's answers."""
+  return [days.is_right(r, q.answers) for q, r in zip(questions, replies, strict=True)]
+
+
+def answer_losses(decoder: Decoder, mind: Mind, questions: Sequence[Question]) -> np.ndarray:
+  """Nats a token of each right answer, Float['Q']. Their median follows recall, the mean less."""
+  asked = [prompts.question(q.text) for q in questions]
+  answers = [f' {q.answers[0]}\n' for q in questions]
+  rows = decoder.logprobs(mind, asked, answers, prefix=prompts.ANSWER_PREFIX) if asked else []
+  return np.array([-float(np.mean(row)) for row in rows])
+
+
+def generic_nll(decoder: Decoder, mind: Mind) -> tuple[float, int]:
+  """(nats a token, tokens) of generic text that no night trains on."""
+  limit = min(_WINDOW, decoder.cache_length - 2)
+  texts = _windows(decoder.tokenizer, _generic(), limit)
+  total, count = 0.0, 0
+  for some in np.array_split(np.arange(len(texts)), -(-len(texts) // _ROWS)):
+    rows = [texts[i] for i in some]
+    for row in decoder.logprobs(mind, [''] * len(rows), rows):
+      total, count = total - float(np.sum(row, dtype=np.float64)), count + len(row)
+  return total / count, count
+
+
+def _windows(tokenizer: Tokenizer, text: str, limit: int) -> list[str]:
+  """The text cut between words into pieces of at most about `limit` tokens."""
+  out, room = [''], limit
+  for word in re.findall(r'\s*\S+', text):
+    size = len(tokenizer.encode(word))
+    if size > room and out[-1]:
+      out, room = [*out, ''], limit
+    out[-1] += word
+    room -= size
+  return out
+
+
+# ---- Measuring ----
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Known:
+  """What the base itself gets right: the measure of what a night may not lose."""
+
+  general: tuple[Question, ...]
+  nll: float
+
+
+def known(decoder: Decoder, base: Mind, base_digest: str, cache: pathlib.Path) -> Known:
+  """The base's own exam, taken once for a base, then read from the cache."""
+  questions = _general()
+  text = [base_digest, _generic(), [dataclasses.astuple(q) for q in questions]]
+  text += [prompts.ANSWER_PREFIX, prompts.question(''), ANSWER_TOKENS, decoder.cache_length]
+  key = hashlib.sha256(json.dumps(text).encode()).hexdigest()[:16]
+  path = cache / 'exam' / f'{key}.json'
+  try:
+    found = json.loads(path.read_text())
+    return Known(general=tuple(questions[int(i)] for i in found['right']), nll=float(found['nll']))
+  except (OSError, ValueError, KeyError, TypeError, IndexError):
+    pass  # none yet, or damaged: taken anew
+  right = judge(questions, ask(decoder, base, [q.text for q in questions]))
+  nll, _ = generic_nll(decoder, base)
+  indices = [i for i, r in enumerate(right) if r]
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'.{path.stem}-{uuid.uuid4().hex}')
+  temporary.write_text(json.dumps({'right': indices, 'nll': nll}))
+  temporary.rename(path)
+  return Known(general=tuple(questions[i] for i in indices), nll=nll)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+  """`measures` by name: shares from 0 to 1, nats, and with `_count` of how many they are."""
+
+  measures: Mapping[str, float]
+  replies: Mapping[str, tuple[tuple[str, bool], ...]]  # measure -> (reply, counted) by question
+
+
+def examine(decoder: Decoder, mind: Mind, exam: Exam) -> Report:
+  """All measures of one mind. What has no question has no measure."""
+  measures: dict[str, float] = {}
+  replies: dict[str, tuple[tuple[str, bool], ...]] = {}
+  for name in ('recall', 'never_mentioned', 'general', 'earlier'):
+    questions = {
+      'recall': exam.recall,
+      'never_mentioned': exam.never_mentioned,
+      'general': exam.general,
+      'earlier': exam.earlier,
+    }[name]
+    if questions:
+      said = ask(decoder, mind, [q.text for q in questions])
+      counted = judge(questions, said)
+      replies[name] = tuple(zip(said, counted, strict=True))
+      measures[name] = sum(counted) / len(counted)
+      measures[f'{name}_count'] = len(counted)
+  if exam.recall:
+    measures['median_loss'] = float(np.median(answer_losses(decoder, mind, exam.recall)))
+  measures['nll'], measures['nll_count'] = generic_nll(decoder, mind)
+  return Report(measures=measures, replies=replies)
+
+
+def examine_base(decoder: Decoder, base: Mind, exam: Exam, known: Known) -> dict[str, float]:
+  """The base's measures; what does not depend on the night is taken from `known`."""
+  measures = {'general': 1.0, 'general_count': len(known.general), 'nll': known.nll}
+  if exam.recall:
+    right = judge(exam.recall, ask(decoder, base, [q.text for q in exam.recall]))
+    measures.update(recall=sum(right) / len(right), recall_count=len(right))
+  return measures
+
+
+# ---- The gate ----
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GateConfig:
+  """Mirrors `config.gate`."""
+
+  min_recall_gain: float = 0.1
+  max_general_drop: float = 0.05
+  max_nll_increase: float = 0.03  # relative
+  max_never_mentioned: float = 0.2
+
+  def __post_init__(self):
+    for name, limit in vars(self).items():
+      if math.isnan(limit):
+        raise ValueError(f'gate.{name} is {limit}: nothing could pass it, give a number')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+  """One measure against its limit; `value` is None when it was not measured."""
+
+  name: str
+  value: float | None
+  limit: float
+  ok: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verdict:
+  passed: bool
+  rows: tuple[Row, ...]
+
+  def __str__(self) -> str:
+    """What kept the gate closed, in one line; '' when it opened."""
+    return ', '.join(
+      f'{r.name} ' + ('was not measured' if r.value is None else f'{r.value:.3f}, limit {r.limit}')
+      for r in self.rows
+      if not r.ok
+    )
+
+
+def gate(
+  measures: Mapping[str, float], base_measures: Mapping[str, float], config: GateConfig
+) -> Verdict:
+  """Compares Green with the base. Closed unless every measure is there, finite and good."""
+  m, b = measures, base_measures
+
+  def of(*names: str) -> bool:
+    return all(
+      f'{n}_count' in m and m[f'{n}_count'] > 0 and n in m and math.isfinite(m[n]) for n in names
+    )
+
+  def both(name: str) -> bool:
+    return of(name) and math.isfinite(b.get(name, math.nan))
+
+  c = config
+  gain = m['recall'] - b['recall'] if both('recall') else None
+  drop = b['general'] - m['general'] if both('general') else None
+  increase = m['nll'] / b['nll'] - 1 if both('nll') and b['nll'] > 0 else None
+  invented = m['never_mentioned'] if of('never_mentioned') else None
+  rows = (
+    _row('recall_gain', gain, c.min_recall_gain, least=True),
+    _row('general_drop', drop, c.max_general_drop),
+    _row('nll_increase', increase, c.max_nll_increase),
+    _row('never_mentioned', invented, c.max_never_mentioned),
+  )
+  return Verdict(passed=all(row.ok for row in rows), rows=rows)
+
+
+def _row(name: str, value: float | None, limit: float, *, least: bool = False) -> Row:
+  near = 1e-9  # 1 - 0.95 is a little more than 0.05
+  ok = value is not None and math.isfinite(value)
+  ok = ok and (value >= limit - near if least else value <= limit + near)
+  return Row(name=name, value=value, limit=limit, ok=ok)
+
+
+# ---- Files ----
+
+
+@functools.cache
+def _general() -> tuple[Question, ...]:
+  rows = json.loads((FILES / 'general.json').read_text(encoding='utf-8'))
+  return tuple(Question(text=r['question'], answers=tuple(r['answers'])) for r in rows)
+
+
+@functools.cache
+def _generic() -> str:
+  return (FILES / 'generic.txt').read_text(encoding='utf-8').strip()

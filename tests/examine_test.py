@@ -1,0 +1,190 @@
+"""What is measured is what was asked, and the gate stays closed for everything else."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dreaming.brain import prompts, weights
+from dreaming.brain.decode import Decoder
+from dreaming.sleep import examine
+from dreaming.sleep.examine import GateConfig, Question
+from dreaming.types import QA, Dream, Mind, Status
+
+BASE = {'recall': 0.1, 'recall_count': 20, 'general': 1.0, 'general_count': 40, 'nll': 2.0}
+GOOD = {
+  'recall': 0.8, 'recall_count': 20, 'general': 0.95, 'general_count': 40,
+  'nll': 2.06, 'nll_count': 900, 'never_mentioned': 0.2, 'never_mentioned_count': 10,
+}  # fmt: skip
+
+
+class Parrot:
+  """A decoder that knows its answers by the question, and counts how often it is asked."""
+
+  cache_length = 400
+
+  def __init__(self, answers, tokenizer=None, logprob=-2.0):
+    self.answers, self.tokenizer, self.logprob, self.calls = answers, tokenizer, logprob, 0
+
+  def generate(self, mind, asked, *, max_tokens, prefix):
+    self.calls += 1
+    assert prefix == prompts.ANSWER_PREFIX
+    questions = [p.removeprefix(prompts.QUESTION).split('\n')[0] for p in asked]
+    return [' ' + self.answers.get(q, 'I do not know.') for q in questions]
+
+  def logprobs(self, mind, asked, continuations, prefix=''):
+    self.calls += 1
+    return [np.full(len(self.tokenizer.encode(c)), self.logprob) for c in continuations]
+
+
+@pytest.fixture(scope='module')
+def tiny():
+  return weights.load(weights.ModelConfig(architecture='tiny', weights='random'))
+
+
+# ---- The gate ----
+
+
+def test_a_good_night_passes():
+  verdict = examine.gate(GOOD, BASE, GateConfig())
+  assert verdict.passed and str(verdict) == ''
+  assert {r.name: round(r.value, 6) for r in verdict.rows} == {
+    'recall_gain': 0.7, 'general_drop': 0.05, 'nll_increase': 0.03, 'never_mentioned': 0.2,
+  }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  ('name', 'value', 'row'),
+  [
+    ('recall', 0.19, 'recall_gain'),
+    ('general', 0.94, 'general_drop'),
+    ('nll', 2.07, 'nll_increase'),
+    ('never_mentioned', 0.21, 'never_mentioned'),
+  ],
+)
+def test_one_bad_measure_closes_it(name, value, row):
+  verdict = examine.gate({**GOOD, name: value}, BASE, GateConfig())
+  assert not verdict.passed
+  assert [r.name for r in verdict.rows if not r.ok] == [row] and row in str(verdict)
+
+
+@pytest.mark.parametrize('name', ['recall', 'general', 'nll', 'never_mentioned'])
+@pytest.mark.parametrize('value', [None, math.nan, math.inf, -math.inf])
+def test_a_measure_that_is_missing_or_no_number_closes_it(name, value):
+  wide = GateConfig(
+    min_recall_gain=-math.inf, max_general_drop=math.inf, max_nll_increase=math.inf,
+    max_never_mentioned=math.inf,
+  )  # fmt: skip
+  assert examine.gate(GOOD, BASE, wide).passed
+  green = {k: v for k, v in {**GOOD, name: value}.items() if v is not None}
+  assert not examine.gate(green, BASE, wide).passed
+  assert not examine.gate({**GOOD, f'{name}_count': 0}, BASE, wide).passed
+  if name in BASE:
+    base = {k: v for k, v in {**BASE, name: value}.items() if v is not None}
+    assert not examine.gate(GOOD, base, wide).passed
+
+
+def test_no_measures_at_all_close_it():
+  assert not examine.gate({}, {}, GateConfig()).passed
+
+
+def test_a_limit_that_is_no_number_is_refused():
+  with pytest.raises(ValueError, match='gate.max_nll_increase'):
+    GateConfig(max_nll_increase=math.nan)
+
+
+# ---- The exam ----
+
+
+def _dream(style, question, answer, status=Status.KEPT, sources=(1,)):
+  pair = QA(question=question, answer=answer)
+  return Dream(id=0, night=1, style=style, text='', pairs=(pair,), sources=sources, status=status)
+
+
+def test_the_exam_is_what_never_trains():
+  recall, unknown = examine.held_out(
+    [
+      _dream('question', 'What is the parrot called?', 'Kiwi'),
+      _dream('exam', 'Which bird?', 'parrot', sources=(3, 5)),
+      _dream('exam', 'Which city?', 'Lyon'),
+      _dream('exam', 'Which sea?', 'Black', status=Status.REJECTED),
+      _dream('exam_unknown', 'Who is the aunt?', ''),
+    ]
+  )
+  assert [q.text for q in recall] == ['Which bird?', 'Which city?']
+  assert recall[0].sources == (3, 5)
+  assert unknown == (Question(text='Who is the aunt?', answers=('parrot', 'Lyon')),)
+
+
+def test_measures_count_what_they_say(tiny):
+  exam = examine.Exam(
+    recall=(
+      Question(text='Which bird?', answers=('parrot',)),
+      Question(text='Which city?', answers=('Lyon',)),
+    ),
+    never_mentioned=(Question(text='Who is the aunt?', answers=('parrot', 'Lyon')),),
+    general=(Question(text='What is the opposite of hot?', answers=('cold',)),),
+  )
+  answers = {'Which bird?': 'A parrot.', 'Which city?': 'Paris. Or Lyon.'}
+  decoder = Parrot({**answers, 'Who is the aunt?': 'Lyon'}, tiny.tokenizer)
+  report = examine.examine(decoder, Mind(params={}), exam)
+  assert report.measures['recall'] == 0.5 and report.measures['recall_count'] == 2
+  assert report.replies['recall'] == (('A parrot.', True), ('Paris. Or Lyon.', False))
+  assert report.measures['never_mentioned'] == 1.0
+  assert report.measures['general'] == 0.0
+  assert report.measures['nll'] == report.measures['median_loss'] == 2.0
+  assert 'earlier' not in report.measures
+
+
+def test_the_bases_own_exam_is_taken_once(tiny, tmp_path):
+  decoder = Parrot({'What is the capital of France?': 'Paris'}, tiny.tokenizer)
+  first = examine.known(decoder, Mind(params={}), 'ab', tmp_path)
+  calls = decoder.calls
+  assert [q.answers for q in first.general] == [('Paris',)] and first.nll == 2.0
+  assert examine.known(decoder, Mind(params={}), 'ab', tmp_path) == first
+  assert decoder.calls == calls
+  examine.known(decoder, Mind(params={}), 'cd', tmp_path)
+  assert decoder.calls == 2 * calls  # another base has its own
+  for path in (tmp_path / 'exam').iterdir():
+    path.write_text(path.read_text()[:-4])
+  assert examine.known(decoder, Mind(params={}), 'ab', tmp_path) == first
+  measures = examine.examine_base(
+    decoder, Mind(params={}), examine.Exam(recall=(), never_mentioned=(), general=()), first
+  )
+  assert measures == {'general': 1.0, 'general_count': 1, 'nll': 2.0}
+
+
+def test_the_files_are_fit_to_measure_with():
+  general = examine._general()
+  assert len(general) >= 60 and len({q.text for q in general}) == len(general)
+  shown = prompts.ANSWER_PREFIX
+  assert len(examine._generic().split()) > 1500 and examine._generic() not in shown
+
+
+# ---- With a real decoder ----
+
+
+def test_nll_is_that_of_the_whole_text(tiny, monkeypatch):
+  text = 'The sky is wide. A bird sings; it rains, and 3 boats are late. ' * 4
+  monkeypatch.setattr(examine, '_generic', lambda: text)
+  monkeypatch.setattr(examine, '_WINDOW', 90)
+  decoder = Decoder(tiny.arch, tiny.tokenizer, cache_length=96)
+  mind = Mind(params=tiny.params)
+  nll, count = examine.generic_nll(decoder, mind)
+  assert count == len(tiny.tokenizer.encode(text.strip()))
+  windows = examine._windows(tiny.tokenizer, text, 90)
+  assert ''.join(windows) == text.rstrip() and len(windows) == -(-count // 90)
+  flat = Mind(params=jax.tree.map(jnp.zeros_like, tiny.params))  # all tokens are as likely
+  assert examine.generic_nll(decoder, flat)[0] == pytest.approx(math.log(512), rel=1e-5)
+  assert nll != pytest.approx(math.log(512), rel=1e-3)
+
+
+def test_the_cache_file_holds_no_text_but_numbers(tiny, tmp_path):
+  examine.known(Parrot({}, tiny.tokenizer), Mind(params={}), 'ab', tmp_path)
+  (path,) = (tmp_path / 'exam').iterdir()
+  assert json.loads(path.read_text()) == {'right': [], 'nll': 2.0}
