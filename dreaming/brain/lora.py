@@ -48,7 +48,10 @@ def init(key: Array, arch: Any, *, rank: int, targets: str) -> dict[str, Any]:
     rank: of every adapter.
     targets: regex over 'layers/attn/q', 'layers/mlp/gate', ...; a full match is adapted.
   """
-  names = [n for n in WEIGHTS if re.fullmatch(targets, f'layers/{n}')]
+  try:
+    names = [n for n in WEIGHTS if re.fullmatch(targets, f'layers/{n}')]
+  except re.error as e:
+    raise ValueError(f'train.targets={targets!r} is not a regex: {e}') from e
   if not names:
     known = ', '.join(f'layers/{n}' for n in WEIGHTS)
     raise ValueError(f'train.targets={targets!r} matches no linear; there are: {known}')

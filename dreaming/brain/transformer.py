@@ -159,13 +159,17 @@ class Linears(nn.Module):
     """
     dtype = self.dtype or w.dtype
     x = x.astype(dtype)
-    if not self.has_variable('lora', name):
+    adapter = self.get_variable('lora', name) if self.has_variable('lora', name) else None
+    if self.has_variable('mask', name):  # of every linear, adapted or not
+      merged = w.astype(jnp.float32)
+      if adapter is not None:
+        delta = lora_lib.fold(name, adapter['a'] @ adapter['b'], self.arch)
+        merged = merged + self.lora_scale * delta
+      w = merged * self.get_variable('mask', name)
       return jnp.einsum(eqn, x, w.astype(dtype))
-    a, b = self.get_variable('lora', name)['a'], self.get_variable('lora', name)['b']
-    if self.has_variable('mask', name):
-      delta = lora_lib.fold(name, a @ b, self.arch)
-      w = (w.astype(jnp.float32) + self.lora_scale * delta) * self.get_variable('mask', name)
+    if adapter is None:
       return jnp.einsum(eqn, x, w.astype(dtype))
+    a, b = adapter['a'], adapter['b']
     y = jnp.einsum(eqn, x, w.astype(dtype))
     flat = x.reshape(*x.shape[: x.ndim - flat_in], -1)
     low = (flat @ a.astype(dtype)) @ b.astype(dtype)
