@@ -42,8 +42,9 @@ class Tokenizer:
     return [self.bos, *ids] if bos else ids
 
   def decode(self, ids: Iterable[int]) -> str:
-    """Text of ids; control tokens vanish."""
-    return self._sp.decode([int(i) for i in ids])
+    """Text of ids; control tokens vanish, and so do ids of a table that is longer than needed."""
+    size = self.vocab_size
+    return self._sp.decode([i for i in map(int, ids) if i < size])
 
   def piece(self, token: int) -> str:
     return self._sp.id_to_piece(int(token))

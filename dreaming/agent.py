@@ -1,0 +1,352 @@
+"""The one API of command line, server and notebook: an agent that talks, sleeps and answers for it.
+
+  with Agent(get_config()) as agent:
+    agent.reply('I have adopted a parrot, his name is Biscuit.')
+    agent.sleep()
+    agent.reply('What is my pet called?', retrieval=False)  # from the weights
+
+Opening an agent takes the identity's lock and its diary; the weights are loaded by the first call
+that needs them. The configuration's ConfigDict ends in life.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ml_collections import ConfigDict
+
+from dreaming import arms
+from dreaming.brain import chat, decode
+from dreaming.days import Day
+from dreaming.life import Life
+from dreaming.memory import embed, index, score
+from dreaming.memory import recall as recall_lib
+from dreaming.memory.recall import Recalled
+from dreaming.types import Dream, Experience, Generation
+
+if TYPE_CHECKING:  # a second of imports that only a night needs
+  from dreaming.sleep import night
+
+_TURNS = 2  # of this conversation that a prompt repeats
+_RATED_AT_ONCE = 8  # experiences; each is ten rows
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Why:
+  """What stood behind the last reply."""
+
+  question: str
+  generation: int
+  prompt: str  # all that the model read, control tokens left out
+  recalled: tuple[Recalled, ...]  # best first
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class State:
+  """What `status` tells."""
+
+  workdir: pathlib.Path
+  active: int
+  generations: int
+  experiences: int
+  unconsumed: int
+  dreams: int
+  nights: tuple[tuple[int, str], ...]  # (number, state)
+  open_night: int | None
+
+
+class Agent(Life):
+  """One identity, for as long as it is open: see Life for what may go wrong then.
+
+  Args:
+    config: of configs/default.py.
+  """
+
+  def __init__(self, config: ConfigDict):
+    super().__init__(config)
+    self._why: Why | None = None
+    self._turns: dict[str, list[chat.Turn]] = {}
+    self._session = f'{time.time():.3f}'
+
+  # ---- Waking ----
+
+  def reply(
+    self,
+    text: str,
+    *,
+    user: str | None = None,
+    now: float | None = None,
+    retrieval: bool = True,
+    stream: bool = False,
+  ) -> str | Iterator[str]:
+    """Answers a message and logs both in the diary.
+
+    Args:
+      text: what was said.
+      user: who said it, by default `life.user`.
+      now: Unix seconds, by default this moment.
+      retrieval: whether memories come to mind.
+      stream: return an iterator over pieces of the reply. It logs when it ends, also when it is
+        left early: then as much as was said.
+
+    Raises:
+      ValueError: the message is empty or too long. Nothing is logged then.
+    """
+    self._check(text)
+    now = time.time() if now is None else now
+    pieces = self._speak(text, user or self.life.user, now, retrieval)
+    return pieces if stream else ''.join(pieces)
+
+  def observe(
+    self,
+    text: str,
+    response: str = '',
+    *,
+    user: str | None = None,
+    now: float | None = None,
+    **fields: Any,
+  ) -> Experience:
+    """Logs what was said without answering; `fields` are further ones of `Diary.append`."""
+    self._check(text)
+    known = self.index  # before the append: it may be about to embed what the diary has
+    with self.diary.transaction():
+      experience = self.diary.append(
+        time=time.time() if now is None else now,
+        speaker=user or self.life.user,
+        content=text,
+        response=response,
+        session=self._session,
+        **fields,
+      )
+      vector = self.embedder([embed.experience_text(experience)])[0]
+      self.diary.set_embedding(experience.id, vector, self.embedder.name)
+    known.add(experience.id, vector)
+    return experience
+
+  def answer(
+    self,
+    questions: Sequence[str],
+    *,
+    user: str | None = None,
+    now: float | None = None,
+    generation: int | None = None,
+    retrieval: bool = False,
+  ) -> list[str]:
+    """Replies to questions as `reply` would, greedily and together; the diary does not change.
+
+    Args:
+      generation: which one answers; None is Blue, 0 the base.
+    """
+    now = time.time() if now is None else now
+    mind = self.identity.blue
+    if generation is not None and generation != mind.generation:
+      mind = self.identity.mind(generation)
+    said = [''] * len(questions)
+    asked: dict[tuple[Any, tuple[str, ...]], list[tuple[int, decode.Prompt]]] = {}
+    for i, question in enumerate(questions):
+      recalled = self._recall(question, now) if retrieval else []
+      prompt = self._prompt(question, user or self.life.user, recalled, ())
+      asked.setdefault((prompt.prefix, prompt.stop), []).append((i, prompt.text))
+    for (prefix, stop), rows in asked.items():
+      tokens = self._decode.max_tokens
+      texts = self.decoder.generate(
+        mind, [text for _, text in rows], max_tokens=tokens, prefix=prefix, stop=stop
+      )
+      for (i, _), text in zip(rows, texts, strict=True):
+        said[i] = text.strip()
+    return said
+
+  def rate(self, progress: Callable[[int, int], None] | None = None) -> int:
+    """Scores the experiences that have no scores yet, and returns how many they were.
+
+    The base rates throughout a life, so that all its scores compare. Never part of a reply: nights
+    call it, and so may whoever has time.
+    """
+    pending = [e for e in self.diary.experiences() if e.scores is None]
+    if not pending:
+      return 0
+    scale = score.scale(self.decoder, self.base_mind)
+    earlier = self._index_before(pending)
+    for start in range(0, len(pending), _RATED_AT_ONCE):
+      some = pending[start : start + _RATED_AT_ONCE]
+      rated = score.importance(
+        self.decoder, self.base_mind, some, on=scale, rater=self._model.architecture
+      )
+      with self.diary.transaction():
+        for e, scores in zip(some, rated, strict=True):
+          vector = self.index.vector(e.id)
+          new = score.novelty(vector, earlier)
+          earlier.add(e.id, vector)
+          self.diary.set_scores(e.id, dataclasses.replace(scores, novelty=new))
+      if progress:
+        progress(start + len(some), len(pending))
+    return len(pending)
+
+  # ---- Sleeping ----
+
+  def sleep(
+    self,
+    *,
+    user: str | None = None,
+    now: float | None = None,
+    progress: night.Progress | None = None,
+  ) -> night.Outcome:
+    """One night: goes on with one that was interrupted, or begins one.
+
+    Args:
+      user: whom the dreams are about, by default `life.user`.
+      now: Unix seconds, when the day ended; by default this moment.
+      progress: told what happens, as night.run has it.
+
+    Raises:
+      ValueError: the configuration is wrong, or does not go with the generation that serves.
+    """
+    from dreaming.sleep import night
+
+    config = dataclasses.replace(self.night_config, user=user or self.life.user)
+    before = self.identity.blue
+    self.rate(progress and (lambda done, total: progress('rate', done, total, {})))
+    outcome = night.run(
+      base=self.base,
+      decoder=self.decoder,
+      diary=self.diary,
+      identity=self.identity,
+      workdir=self.workdir,
+      cache=self.cache,
+      config=config,
+      embedder=self.embedder.name,
+      now=now,
+      progress=progress,
+    )
+    self._turns.clear()
+    if self.identity.blue is not before and before.generation:
+      self.decoder.forget(before)
+    return outcome
+
+  # ---- Looking inside ----
+
+  def memories(self, query: str | None = None, *, limit: int = 20) -> list[Experience]:
+    """What comes to mind for a query, best first, or the latest experiences, newest first."""
+    if query:
+      return [r.experience for r in self._recall(query, time.time())]
+    return self.diary.experiences(newest_first=True, limit=limit)
+
+  def dreams(self, night: int | None = None) -> list[Dream]:
+    """The dreams of a night, by default the last one's."""
+    nights = self.diary.nights()
+    if night is None and not nights:
+      return []
+    return self.diary.dreams(night=nights[-1].number if night is None else night)
+
+  def generations(self) -> list[Generation]:
+    """All that were promoted, oldest first. The base, generation 0, is none of them."""
+    return self.diary.generations()
+
+  def why(self) -> Why | None:
+    """What stood behind the last reply; None before the first."""
+    return self._why
+
+  def status(self) -> State:
+    """Who serves and what there is. Needs no weights."""
+    diary = self.diary
+    return State(
+      workdir=self.workdir,
+      active=diary.active(),
+      generations=len(diary.generations()),
+      experiences=len(diary.experiences()),
+      unconsumed=len(diary.experiences(unconsumed=True)),
+      dreams=len(diary.dreams()),
+      nights=tuple((n.number, n.state) for n in diary.nights()),
+      open_night=diary.open_night(),
+    )
+
+  def examine(self, day: Day) -> arms.Examination:
+    """The four arms: base, retrieval, weights, both."""
+    return arms.examine(self, day, generation=self.diary.active())
+
+  def rollback(self, number: int | None = None) -> int:
+    """Lets an earlier generation serve again, by default the parent; returns its number."""
+    mind = self.identity.rollback(number)
+    self._turns.clear()
+    return mind.generation
+
+  # ---- Parts ----
+
+  def _check(self, text: str) -> None:
+    """Before anything is done with it: a message that is refused costs nothing."""
+    limit = self._decode.max_message_bytes
+    if not text.strip():
+      raise ValueError('the message is empty: say something')
+    try:
+      size = len(text.encode())
+    except UnicodeEncodeError as e:
+      raise ValueError(f'the message is not valid Unicode ({e.reason} at {e.start})') from None
+    if size > limit:
+      raise ValueError(
+        f'the message has {size:,} bytes, the limit is {limit:,}: shorten or split it, or raise '
+        'decode.max_message_bytes'
+      )
+
+  def _recall(self, query: str, now: float) -> list[Recalled]:
+    return recall_lib.recall(self.diary, self.index, self.embedder, query, now, self._memory)
+
+  def _prompt(
+    self, text: str, user: str, recalled: Sequence[Recalled], turns: Sequence[chat.Turn]
+  ) -> chat.ReplyPrompt:
+    return chat.reply_prompt(
+      text,
+      user=user,
+      agent=self.life.agent,
+      tokenizer=self.base.tokenizer,
+      limit=self._decode.cache_length - self._decode.max_tokens,
+      instruct=self._model.instruct,
+      memories=[r.experience for r in recalled],
+      turns=turns,
+    )
+
+  def _speak(self, text: str, user: str, now: float, retrieval: bool) -> Iterator[str]:
+    mind = self.identity.blue  # a swap in between does not change this reply
+    recalled = self._recall(text, now) if retrieval else []
+    turns = self._turns.setdefault(user, [])
+    prompt = self._prompt(text, user, recalled, turns[-_TURNS:])
+    read = [
+      p if isinstance(p, str) else self.base.tokenizer.decode(p)
+      for p in (prompt.prefix, prompt.text)
+    ]
+    self._why = Why(
+      question=text,
+      generation=mind.generation,
+      prompt=''.join(read),
+      recalled=tuple(recalled),
+    )
+    said = ''
+    whole = False
+    try:
+      for piece in self.decoder.stream(
+        mind,
+        prompt.text,
+        max_tokens=self._decode.max_tokens,
+        sampler=dataclasses.replace(self.sampler, seed=self.sampler.seed + len(turns)),
+        prefix=prompt.prefix,
+        stop=prompt.stop,
+      ):
+        piece = piece if said else piece.lstrip()
+        said += piece
+        if piece:
+          yield piece
+      whole = True
+    finally:  # whatever happened: what the user said is not lost
+      metadata = {'generation': mind.generation} | ({} if whole else {'interrupted': True})
+      self.observe(text, said.strip(), user=user, now=now, metadata=metadata)
+      turns.append(chat.Turn(text=text, response=said.strip()))
+
+  def _index_before(self, pending: Sequence[Experience]) -> index.Index:
+    """Of all that is not pending, to measure novelty against."""
+    ids, vectors = self.diary.embeddings(self.embedder.name)
+    new = {e.id for e in pending}
+    keep = [i for i, id in enumerate(ids.tolist()) if id not in new]
+    return index.Index(ids[keep], vectors[keep])

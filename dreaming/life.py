@@ -1,0 +1,118 @@
+"""What an identity is made of, and where the configuration's ConfigDict ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from typing import TYPE_CHECKING, Self
+
+import jax
+from ml_collections import ConfigDict
+
+from dreaming import configuration
+from dreaming.brain import decode, sharding, weights
+from dreaming.identity.bluegreen import BlueGreen, IdentityLock
+from dreaming.memory import embed, index
+from dreaming.memory import recall as recall_lib
+from dreaming.memory.diary import Diary
+from dreaming.types import Mind
+
+if TYPE_CHECKING:  # a second of imports that only a night needs
+  from dreaming.sleep import night
+
+
+class Life:
+  """An identity's parts: its lock, its diary, and the weights once something needs them.
+
+  Args:
+    config: of configs/default.py.
+
+  Raises:
+    ValueError: a field of the configuration is unknown or wrong, or the diary is damaged.
+    BlockingIOError: another process lives this identity.
+    OSError: its directory cannot be written.
+  """
+
+  def __init__(self, config: ConfigDict):
+    self.config = config
+    self._decode = configuration.group(config, 'decode', configuration.DecodeConfig)
+    self._model = configuration.group(config, 'model', weights.ModelConfig)
+    self._memory = configuration.group(
+      config, 'memory', recall_lib.RecallConfig, beside=('embedder',)
+    )
+    self._mesh = configuration.group(config, 'mesh', sharding.MeshConfig)
+    self.life = configuration.group(config, 'life', configuration.LifeConfig)
+    self.sampler = decode.Sampler(
+      temperature=self._decode.temperature,
+      top_k=self._decode.top_k,
+      top_p=self._decode.top_p,
+      seed=config.seed,
+    )
+    self.workdir = pathlib.Path(config.workdir).expanduser()
+    self.cache = configuration.cache(config)
+    self._lock = IdentityLock(self.workdir)
+    try:
+      limit = self._decode.max_message_bytes
+      self.diary = Diary(self.workdir / 'diary.sqlite', max_message_bytes=limit)
+    except BaseException:
+      self._lock.close()
+      raise
+
+  # ---- What is loaded when it is first needed ----
+
+  @functools.cached_property
+  def night_config(self) -> night.NightConfig:
+    return configuration.night(self.config)
+
+  @functools.cached_property
+  def base(self) -> weights.Base:
+    """The frozen weights, spread over the mesh."""
+    compile_cache(self.cache)
+    base = weights.load(self._model, self.cache, seed=self.config.seed)
+    mesh = sharding.make_mesh(self._mesh)
+    if mesh.size > 1:
+      params = sharding.shard(base.params, mesh, sharding.BASE)
+      base = dataclasses.replace(base, params=params)
+    return base
+
+  @functools.cached_property
+  def decoder(self) -> decode.Decoder:
+    length = self._decode.cache_length
+    return decode.Decoder(self.base.arch, self.base.tokenizer, cache_length=length)
+
+  @functools.cached_property
+  def identity(self) -> BlueGreen:
+    return BlueGreen(self.base, self.diary, self.workdir / 'generations')
+
+  @functools.cached_property
+  def embedder(self) -> embed.Embedder:
+    return embed.make(self.config.memory.embedder)
+
+  @functools.cached_property
+  def index(self) -> index.Index:
+    return index.build(self.diary, self.embedder)
+
+  @property
+  def max_message_bytes(self) -> int:
+    return self._decode.max_message_bytes
+
+  @property
+  def base_mind(self) -> Mind:
+    return Mind(params=self.base.params, generation=0)
+
+  def close(self) -> None:
+    self.diary.close()
+    self._lock.close()
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
+
+def compile_cache(cache: pathlib.Path) -> None:
+  """Keeps compiled programs in `cache`, for all of this process."""
+  jax.config.update('jax_compilation_cache_dir', str(cache / 'xla'))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)

@@ -1,0 +1,65 @@
+"""Dreaming Machines: an agent that lives through days and learns from them at night.
+
+  python -m dreaming.main --config=configs/gemma3_270m.py [--mode=MODE] [--config.FIELD=VALUE ...]
+
+Modes:
+  live     live the days of config.life.days ('-': standard input), sleep after each, and report
+  chat     talk in the terminal; /help there lists what else can be done
+  sleep    one night over what was said since the last
+  examine  ask the days' questions in four arms: base, retrieval, weights, both
+  status   who serves, and what the diary holds; loads no weights
+
+configs/default.py has every field. An identity lives in config.workdir; nothing is written outside
+of it and of config.cache. --verbosity=1 shows where in the code an error came from. Exit codes:
+0 all is well, 1 a night changed nothing, 2 a mistake in what was given, 130 interrupted.
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+_DEFAULT = pathlib.Path(__file__).parents[1] / 'configs' / 'gemma3_270m.py'
+_CONFIG = config_flags.DEFINE_config_file('config', str(_DEFAULT), lock_config=True)
+_MODES = ('live', 'chat', 'sleep', 'examine', 'status')
+_MODE = flags.DEFINE_enum('mode', 'live', _MODES, 'What to do.')
+
+
+def main(argv: list[str]) -> None:
+  del argv
+  try:
+    from dreaming import live  # imports jax, which --help and a mistyped flag need not wait for
+
+    sys.exit(live.run(_MODE.value, _CONFIG.value))
+  except KeyboardInterrupt:
+    print('\ninterrupted: what was said is kept, and a night goes on where it was', file=sys.stderr)
+    sys.exit(130)
+  except (ValueError, OSError) as e:
+    if logging.level_debug():
+      raise
+    refuse(e)
+
+
+def parse(argv: list[str]) -> list[str]:
+  """Flags and configuration; a mistake in them is one line."""
+  if {'--help', '-h', '--helpshort'} & set(argv):
+    sys.exit(print(__doc__.strip()))
+  try:
+    if rest := flags.FLAGS(argv)[1:]:
+      raise ValueError(f'{rest[0]!r} is no flag: write --NAME=VALUE; --help says more')
+    _CONFIG.value.to_dict()
+  except (flags.Error, ValueError, TypeError, OSError, ImportError, SyntaxError) as e:
+    refuse(e)
+  except (AttributeError, KeyError) as e:
+    refuse(f'no such field: {e.args[0]}; configs/default.py has all fields')
+  return argv[:1]
+
+
+def refuse(why: object) -> None:
+  print('dreaming:', ' '.join(str(why).replace(r'\n', ' ').split()), file=sys.stderr)
+  sys.exit(2)
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=parse)

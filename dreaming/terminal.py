@@ -1,0 +1,228 @@
+"""Talking in the terminal: streaming replies, history, and commands that look inside.
+
+On a terminal the line editor is prompt_toolkit's, with the history of this identity; otherwise
+standard input is read line by line, one message each, and the replies are lines of standard output.
+"""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, TextIO
+
+from rich.console import Console
+
+from dreaming import report
+from dreaming.agent import Agent
+from dreaming.types import Status
+
+HELP = """\
+/sleep            one night: dream of what was said, learn it, and serve it if it passes
+/memories [TEXT]  what comes to mind for TEXT, or the latest that was said
+/dreams           what the last night dreamt, and what it rejected and why
+/generations      all generations, and which one serves
+/rollback [N]     let generation N serve again, by default the parent; 0 is the base
+/why              what stood behind the last reply
+/help, /quit      this, and the end"""
+
+_HISTORY = 'history'  # in the identity's directory
+
+
+def run(agent: Agent, source: BinaryIO | None = None, out: TextIO | None = None) -> int:
+  """Talks until /quit or the end of the input; returns the exit code.
+
+  Args:
+    source: bytes to read messages from; by default the terminal or standard input.
+    out: where replies go; standard output by default.
+  """
+  out = out or sys.stdout
+  if source is None and sys.stdin.isatty() and out.isatty():
+    return _Chat(agent, out).interactive()
+  return _Chat(agent, out).piped(source or sys.stdin.buffer)
+
+
+def messages(source: BinaryIO, limit: int) -> Iterator[str | ValueError]:
+  """The lines of a stream, without the empty ones. A bad one comes as the error that it is.
+
+  However long a line is, no more than `limit` bytes of it are held.
+  """
+  while line := source.readline(limit + 2):
+    if len(line) > limit and not line.endswith(b'\n'):
+      size = len(line)
+      while more := source.readline(1 << 16):
+        size += len(more)
+        if more.endswith(b'\n'):
+          break
+      if size > limit + 1:
+        yield ValueError(
+          f'the message has {size:,} bytes, the limit is {limit:,}: shorten or split it, or raise '
+          'decode.max_message_bytes'
+        )
+        continue
+    try:
+      text = line.decode().strip()
+    except UnicodeDecodeError as e:
+      yield ValueError(f'the message is not UTF-8 ({e.reason} at byte {e.start}): convert it')
+      continue
+    if text:
+      yield text
+
+
+def printable(text: str) -> str:
+  """Without control characters, so that nothing that was once said can drive the terminal."""
+  return ''.join(c if c.isprintable() or c in '\n\t' else '\ufffd' for c in text)
+
+
+class _Chat:
+  def __init__(self, agent: Agent, out: TextIO):
+    self._agent, self._out = agent, out
+    self._commands: dict[str, Callable[[str], None]] = {
+      '/help': lambda _: self._say(HELP),
+      '/sleep': self._sleep,
+      '/memories': self._memories,
+      '/dreams': self._dreams,
+      '/generations': self._generations,
+      '/rollback': self._rollback,
+      '/why': self._why,
+    }
+
+  # ---- Loops ----
+
+  def interactive(self) -> int:
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.completion import WordCompleter
+    from prompt_toolkit.history import FileHistory
+
+    agent = self._agent
+    session: PromptSession[str] = PromptSession(
+      history=FileHistory(str(agent.workdir / _HISTORY)),
+      completer=WordCompleter([*self._commands, '/quit'], sentence=True),
+      complete_while_typing=False,
+    )
+    self._say(f'{agent.life.agent} is here (generation {agent.status().active}). /help for more.')
+    while True:
+      try:
+        text = session.prompt(f'{agent.life.user}: ').strip()
+      except KeyboardInterrupt:  # forget the line, not the conversation
+        continue
+      except EOFError:
+        return 0
+      if text == '/quit':
+        return 0
+      try:
+        if text:
+          self._turn(text)
+      except KeyboardInterrupt:
+        self._say('\n(stopped; what was said so far is kept)')
+      except (ValueError, OSError) as e:
+        self._complain(e)
+
+  def piped(self, source: BinaryIO) -> int:
+    """Exit code 2 when a message was refused; the others were still answered."""
+    refused = False
+    for message in messages(source, self._agent.max_message_bytes):
+      try:
+        if isinstance(message, ValueError):
+          raise message
+        if message == '/quit':
+          break
+        self._turn(message)
+      except (ValueError, OSError) as e:
+        self._complain(e)
+        refused = True
+    return 2 if refused else 0
+
+  def _turn(self, text: str) -> None:
+    command, _, rest = text.partition(' ')
+    if command in self._commands:
+      self._commands[command](rest.strip())
+    elif command.startswith('/'):
+      self._say(f'{printable(command)} is no command; /help lists them')
+    else:
+      for piece in self._agent.reply(text, stream=True):
+        self._out.write(printable(piece))
+        self._out.flush()
+      self._say('')
+
+  # ---- Commands ----
+
+  def _sleep(self, _: str) -> None:
+    with report.progress(Console(file=self._out)) as progress:
+      outcome = self._agent.sleep(progress=progress)
+    self._say(report.line(outcome))
+
+  def _memories(self, query: str) -> None:
+    found = self._agent.memories(query or None)
+    for e in found:
+      score = f'{e.scores.importance:4.1f}' if e.scores else '   -'
+      night = f'night {e.night}' if e.night else 'not slept over'
+      self._say(
+        f'{e.id:>4}  {_date(e.time)}  {score}  {night:<14}  {e.speaker}: {_line(e.content)}'
+      )
+    if not found:
+      self._say('nothing comes to mind' if query else 'nothing was said yet')
+
+  def _dreams(self, _: str) -> None:
+    dreams = self._agent.dreams()
+    for d in dreams:
+      text = ' / '.join(
+        [d.text, *(f'{p.question} {p.answer}' for p in d.pairs)] if d.pairs else [d.text]
+      )
+      why = '' if d.status == Status.KEPT else f'  (rejected: {_line(d.quality.reason)})'
+      sources = ','.join(map(str, d.sources))
+      self._say(f'{d.style:<12} of {sources:<8} {_line(text)}{why}')
+    kept = sum(d.status == Status.KEPT for d in dreams)
+    self._say(f'{kept} kept, {len(dreams) - kept} rejected' if dreams else 'no dreams yet')
+
+  def _generations(self, _: str) -> None:
+    active = self._agent.status().active
+    self._say(f'{"*" if active == 0 else " "}   0  the base')
+    for g in self._agent.generations():
+      m = g.manifest
+      scores = '  '.join(f'{k} {v:.3g}' for k, v in m.scores.items())
+      mark = '*' if g.number == active else ' '
+      self._say(
+        f'{mark}{g.number:>4}  of {m.parent or 0}  {_date(m.created)}  '
+        f'{len(m.sources)} experiences  {scores}'
+      )
+
+  def _rollback(self, number: str) -> None:
+    if number and not number.isdecimal():
+      raise ValueError(f'{_line(number)!r} is no generation: give its number, see /generations')
+    serving = self._agent.rollback(int(number) if number else None)
+    self._say(f'generation {serving} serves' + (' (the base)' if serving == 0 else ''))
+
+  def _why(self, _: str) -> None:
+    why = self._agent.why()
+    if why is None:
+      self._say('nothing was answered yet')
+      return
+    self._say(f'{_line(why.question)!r} was answered by generation {why.generation}, reading:')
+    for line in why.prompt.rstrip().splitlines():
+      self._say(f'  | {line}')
+    for r in why.recalled:
+      about = f', a correction of {r.corrects}' if r.corrects else ''
+      self._say(
+        f'  memory {r.experience.id}: score {r.score:.2f} (relevance {r.relevance:.2f}, '
+        f'recency {r.recency:.2f}, importance {r.importance:.1f}){about}'
+      )
+    if not why.recalled:
+      self._say('  no memory came to mind: this came from the weights')
+
+  def _say(self, text: str) -> None:
+    self._out.write(printable(text) + '\n')
+    self._out.flush()
+
+  def _complain(self, error: Exception) -> None:
+    self._out.flush()
+    print(printable(_line(str(error))), file=sys.stderr, flush=True)
+
+
+def _date(time: float) -> str:
+  return f'{datetime.datetime.fromtimestamp(time, datetime.UTC):%Y-%m-%d %H:%M}'
+
+
+def _line(text: str, limit: int = 160) -> str:
+  text = ' '.join(text.split())
+  return text if len(text) <= limit else text[: limit - 3] + '...'
