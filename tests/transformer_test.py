@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dreaming.brain import transformer, weights
+from dreaming.brain import kv_cache, transformer, weights
 from dreaming.brain.transformer import ARCHITECTURES, Architecture, Transformer, unembed
 
 # Two sliding layers around a global one, which compile fast.
@@ -242,7 +242,7 @@ def extend(params, tokens, positions, cache, arch):
 
 def in_chunks(params, arch, tokens, chunks, length):
   """Logits of all positions, computed chunk by chunk through a cache of `length`."""
-  cache = transformer.init_cache(arch, tokens.shape[0], length)
+  cache = kv_cache.init_cache(arch, tokens.shape[0], length)
   out, at = [], 0
   for n in chunks:
     positions = jnp.broadcast_to(jnp.arange(at, at + n, dtype=jnp.int32), (tokens.shape[0], n))
@@ -278,7 +278,7 @@ def test_rows_of_different_length_share_a_batch():
   lengths = (13, 6)
   chunk = jnp.where(jnp.arange(16)[None] < jnp.asarray(lengths)[:, None], tokens[:, :16], 0)
   positions = jnp.where(jnp.arange(16)[None] < jnp.asarray(lengths)[:, None], jnp.arange(16), -1)
-  cache = transformer.init_cache(SMALL, 2, 32)
+  cache = kv_cache.init_cache(SMALL, 2, 32)
   _, cache = extend(params, chunk, positions.astype(jnp.int32), cache, SMALL)
   for step in range(10):
     at = jnp.asarray([[n + step] for n in lengths], jnp.int32)
@@ -303,7 +303,7 @@ def test_a_cache_is_not_changed_by_what_reads_it():
 
 def test_a_cache_refuses_the_scanned_layout():
   stacked = transformer.stack(params_of(SMALL), SMALL.num_layers)
-  cache = transformer.init_cache(SMALL, 1, 16)
+  cache = kv_cache.init_cache(SMALL, 1, 16)
   with pytest.raises(ValueError, match='unrolled layout'):
     Transformer(SMALL, scanned=True).apply(
       {'params': stacked}, tokens_of(SMALL, 1, 4), None, None, cache

@@ -17,13 +17,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
+from dreaming.brain import kv_cache
 from dreaming.brain import lora as lora_lib
+from dreaming.brain.kv_cache import LayerCache
 from dreaming.types import Params
 
 MASKED = -2.3819763e38  # what official Gemma adds up to: far below any logit, above f32's minimum
@@ -82,31 +83,6 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     sliding_window=1024, global_scale=8.0, query_scale=(5376 / 32) ** -0.5,
   ),
 }  # fmt: skip
-
-
-@flax.struct.dataclass
-class LayerCache:
-  """Keys and values of one layer. A ring on sliding layers: position p lies in slot p % S."""
-
-  k: Float[Array, 'B S K H']
-  v: Float[Array, 'B S K H']
-  positions: Int[Array, 'B S']  # of what each slot holds, -1 when empty
-
-
-def init_cache(
-  arch: Architecture, batch: int, length: int, dtype: Any = jnp.float32
-) -> tuple[LayerCache, ...]:
-  """An empty cache for `length` tokens; sliding layers keep their window only."""
-  sizes = [length if g else min(length, arch.sliding_window) for g in arch.is_global]
-  shape = (arch.num_kv_heads, arch.head_dim)
-  return tuple(
-    LayerCache(
-      k=jnp.zeros((batch, s, *shape), dtype),
-      v=jnp.zeros((batch, s, *shape), dtype),
-      positions=jnp.full((batch, s), -1, jnp.int32),
-    )
-    for s in sizes
-  )
 
 
 # ---- Layouts ----
@@ -202,7 +178,7 @@ class Attention(Linears):
     q, key = q.astype(value.dtype), key.astype(value.dtype)
 
     if cache is not None:
-      new_cache = _write(cache, key, value, positions)
+      new_cache = kv_cache.write(cache, key, value, positions)
       if x_BxLxD.shape[1] == 1:  # the slot just overwritten has left the window
         key, value = new_cache.k, new_cache.v
       else:  # the chunk may be longer than the ring: look at the old ring and the chunk itself
@@ -312,11 +288,9 @@ class Transformer(nn.Module):
         layer_cache = None if cache is None else cache[i]
         kind = None if layer_cache is None else layer_cache.k.shape[1]
         if kind not in masks:
-          masks[kind] = _masks(arch, positions, _seen(layer_cache, positions), segment_ids)
+          masks[kind] = _masks(arch, positions, kv_cache.seen(layer_cache, positions), segment_ids)
         block = Block(arch, self.lora_scale, self.dtype, name=f'layer_{i}')
-        x_BxLxD, layer_cache = block(
-          x_BxLxD, is_global, ropes, masks[kind], positions, layer_cache
-        )
+        x_BxLxD, layer_cache = block(x_BxLxD, is_global, ropes, masks[kind], positions, layer_cache)
         new_cache.append(layer_cache)
       new_cache = None if cache is None else tuple(new_cache)
     return RMSNorm(name='final_norm')(x_BxLxD), new_cache
@@ -375,15 +349,6 @@ def _rotate(x: Float[Array, 'B L N H'], rope: tuple[Array, Array]) -> Float[Arra
   return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 
-def _seen(cache: LayerCache | None, positions: Int[Array, 'B L']) -> Int[Array, 'B T']:
-  """Positions of all keys that attention looks at (see Attention for the two cases)."""
-  if cache is None:
-    return positions
-  if positions.shape[1] == 1:
-    return _write_positions(cache.positions, positions)
-  return jnp.concatenate([cache.positions, positions], axis=1)
-
-
 def _masks(arch, q_pos, k_pos, segment_ids):
   """(global, local) attention masks, Bool['B L T']: causal, own segment, window."""
   distance = q_pos[:, :, None] - k_pos[:, None, :]
@@ -391,24 +356,3 @@ def _masks(arch, q_pos, k_pos, segment_ids):
   if segment_ids is not None:
     mask &= segment_ids[:, :, None] == segment_ids[:, None, :]
   return mask, mask & (distance < arch.sliding_window)
-
-
-def _slots(size: int, positions: Int[Array, 'B L']) -> Int[Array, 'B L']:
-  """Ring slot of each position; out of range, so dropped, for padding and what will not stay."""
-  stays = (positions >= 0) & (positions > positions.max(axis=1, keepdims=True) - size)
-  return jnp.where(stays, positions % size, size)
-
-
-def _write_positions(old: Int[Array, 'B S'], positions: Int[Array, 'B L']) -> Int[Array, 'B S']:
-  rows = jnp.arange(old.shape[0])[:, None]
-  return old.at[rows, _slots(old.shape[1], positions)].set(positions, mode='drop')
-
-
-def _write(cache: LayerCache, key: Array, value: Array, positions: Array) -> LayerCache:
-  rows = jnp.arange(key.shape[0])[:, None]
-  slots = _slots(cache.k.shape[1], positions)
-  return LayerCache(
-    k=cache.k.at[rows, slots].set(key.astype(cache.k.dtype), mode='drop'),
-    v=cache.v.at[rows, slots].set(value.astype(cache.v.dtype), mode='drop'),
-    positions=_write_positions(cache.positions, positions),
-  )
