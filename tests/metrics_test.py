@@ -26,7 +26,7 @@ def test_what_is_written_is_read(tmp_path):
     log.write('train', 0, {'loss': 2.0})
     log.write('train', 1, {'loss': 1.5})
     log.write('prune', 0, {'nll': 2.5})
-    log.summary({'outcome': 'promoted'})
+  metrics.write_summary(tmp_path, {'outcome': 'promoted'})
   assert _rows(tmp_path) == [
     ('train', 0, {'loss': 2.0}), ('train', 1, {'loss': 1.5}), ('prune', 0, {'nll': 2.5}),
   ]  # fmt: skip
@@ -58,7 +58,7 @@ def test_what_is_not_finite_is_null(tmp_path):
 def test_the_readme_names_every_file(tmp_path):
   with NightLog(tmp_path, number=3, config={}) as log:
     log.write('select', 0, {'chosen': 4})
-    log.summary({})
+  metrics.write_summary(tmp_path, {})
   readme = (tmp_path / 'README.txt').read_text()
   for path in tmp_path.iterdir():
     assert path.name == 'README.txt' or path.name in readme

@@ -193,6 +193,15 @@ def examine(decoder: Decoder, mind: Mind, exam: Exam) -> Report:
   return Report(measures=measures, replies=replies)
 
 
+def missed(questions: Sequence[Question], report: Report) -> list[int]:
+  """Experiences of whose questions less than half were answered rightly."""
+  asked: dict[int, list[bool]] = {}
+  for question, (_, right) in zip(questions, report.replies.get('recall', ()), strict=True):
+    for source in question.sources:
+      asked.setdefault(source, []).append(right)
+  return sorted(i for i, right in asked.items() if 2 * sum(right) < len(right))
+
+
 def examine_base(decoder: Decoder, base: Mind, exam: Exam, known: Known) -> dict[str, float]:
   """The base's measures; what does not depend on the night is taken from `known`."""
   measures = {'general': 1.0, 'general_count': len(known.general), 'nll': known.nll}
@@ -248,21 +257,18 @@ def gate(
   measures: Mapping[str, float], base_measures: Mapping[str, float], config: GateConfig
 ) -> Verdict:
   """Compares Green with the base. Closed unless every measure is there, finite and good."""
-  m, b = measures, base_measures
-
-  def of(*names: str) -> bool:
-    return all(
-      f'{n}_count' in m and m[f'{n}_count'] > 0 and n in m and math.isfinite(m[n]) for n in names
-    )
-
-  def both(name: str) -> bool:
-    return of(name) and math.isfinite(b.get(name, math.nan))
-
   c = config
-  gain = m['recall'] - b['recall'] if both('recall') else None
-  drop = b['general'] - m['general'] if both('general') else None
-  increase = m['nll'] / b['nll'] - 1 if both('nll') and b['nll'] > 0 else None
-  invented = m['never_mentioned'] if of('never_mentioned') else None
+  green = {n: _number(measures, n) for n in ('recall', 'general', 'nll', 'never_mentioned')}
+  for name in green:
+    if not (_number(measures, f'{name}_count') or 0) > 0:
+      green[name] = None  # of nothing
+  base = {n: _number(base_measures, n) for n in ('recall', 'general', 'nll')}
+  there = {n for n, v in green.items() if v is not None and base.get(n, 0.0) is not None}
+
+  gain = green['recall'] - base['recall'] if 'recall' in there else None
+  drop = base['general'] - green['general'] if 'general' in there else None
+  increase = green['nll'] / base['nll'] - 1 if 'nll' in there and base['nll'] > 0 else None
+  invented = green['never_mentioned']
   rows = (
     _row('recall_gain', gain, c.min_recall_gain, least=True),
     _row('general_drop', drop, c.max_general_drop),
@@ -270,6 +276,12 @@ def gate(
     _row('never_mentioned', invented, c.max_never_mentioned),
   )
   return Verdict(passed=all(row.ok for row in rows), rows=rows)
+
+
+def _number(measures: Mapping[str, float | None], name: str) -> float | None:
+  """A measure, or None where it is missing or not finite."""
+  value = measures.get(name)
+  return value if value is not None and math.isfinite(value) else None
 
 
 def _row(name: str, value: float | None, limit: float, *, least: bool = False) -> Row:

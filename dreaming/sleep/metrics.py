@@ -20,6 +20,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from dreaming.memory.diary import Diary
+
 README = """\
 Night {number}
 
@@ -78,10 +80,6 @@ class NightLog:
     self._file.flush()
     self._draw(row)
 
-  def summary(self, fields: Mapping[str, Any]) -> None:
-    """The end of the night, plain values."""
-    _write_json(self.directory / 'summary.json', fields)
-
   def close(self) -> None:
     self._file.close()
     if self._events is not None:
@@ -99,6 +97,21 @@ class NightLog:
       if value is not None:
         tag = f'{row["step"]}/{name}'
         self._events.add_scalar(tag, value, row['index'], walltime=row['time'])
+
+
+def write_summary(directory: pathlib.Path, fields: Mapping[str, Any]) -> None:
+  """What became of the night, plain values."""
+  _write_json(directory / 'summary.json', fields)
+
+
+def close_over(root: pathlib.Path, diary: Diary) -> None:
+  """Closes the directories of nights that are over: what they worked with goes, a summary comes."""
+  running = diary.open_night()
+  for work in sorted(root.glob('[0-9]*/work')):
+    if int(work.parent.name) != running:
+      night = diary.night(int(work.parent.name))
+      write_summary(work.parent, {'state': night.state, **night.result})
+      shutil.rmtree(work)
 
 
 def read(path: str | pathlib.Path) -> list[dict[str, Any]]:

@@ -1,0 +1,56 @@
+"""Trees of arrays that one step of a night leaves for the next: whole, or as good as not there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+
+def write(path: pathlib.Path, tree: Mapping[str, Any]) -> str:
+  """Writes a nested dict of arrays; returns the file's SHA-256 when it is durable."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'.{path.name}.tmp')
+  with temporary.open('w+b') as file:
+    np.savez(file, **jax.tree.map(np.asarray, flatten_dict(tree, sep='/')))
+    file.flush()
+    os.fsync(file.fileno())
+    file.seek(0)
+    digest = hashlib.file_digest(file, 'sha256').hexdigest()
+  os.replace(temporary, path)
+  descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+  return digest
+
+
+def digest(tree: Any) -> str:
+  """SHA-256 over the arrays of any tree."""
+  total = hashlib.sha256()
+  for leaf in jax.tree.leaves(tree):
+    x = np.ascontiguousarray(leaf)
+    total.update(f'{x.dtype}{x.shape}'.encode())
+    total.update(x.tobytes())
+  return total.hexdigest()
+
+
+def read(path: pathlib.Path, digest: str) -> dict[str, Any] | None:
+  """NumPy arrays as they were written; None where the file is missing or another one."""
+  try:
+    with path.open('rb') as file:
+      if hashlib.file_digest(file, 'sha256').hexdigest() != digest:
+        return None
+      file.seek(0)
+      with np.load(file, allow_pickle=False) as arrays:
+        return unflatten_dict({name: arrays[name] for name in arrays.files}, sep='/')
+  except (OSError, ValueError, zipfile.BadZipFile):
+    return None

@@ -1,0 +1,400 @@
+"""One night: select, dream, corpus, train, prune, examine, and then promote or reject.
+
+  outcome = night.run(base=base, diary=diary, ...)
+
+A state machine that may be killed at any moment. What a step leaves is in the diary (chosen
+experiences, dreams, measures, digests) and in nights/NNNN/work/ (adapters, checkpoints); the next
+call goes on after the last step that was finished, and ends with the same bytes as if nothing had
+happened. Until the one transaction that promotes Green, nothing is consumed and Blue serves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import pathlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from dreaming.brain.decode import Decoder
+from dreaming.identity import bluegreen, generations
+from dreaming.identity.bluegreen import BlueGreen
+from dreaming.memory.diary import Diary
+from dreaming.sleep import (
+  artifacts,
+  backoff,
+  corpus,
+  dream,
+  examine,
+  lineage,
+  metrics,
+  prune,
+  select,
+  train,
+)
+from dreaming.sleep.lineage import EXAM_STYLES
+from dreaming.sleep.outcome import Outcome, finite, plain
+from dreaming.types import Dream, Lora, Mind, Status
+
+_EARLIER = 60  # questions about earlier nights
+_RECOVERY_RATE = 0.3  # of the learning rate: the adapter has arrived and must not leave again
+
+Progress = Callable[[str, int, int, Mapping[str, float]], None]
+"""Called as (step, done, total, values) while a step is under way; total is 0 where unknown."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NightConfig:
+  """All that decides a night. A group mirrors the group of the same name in the configuration."""
+
+  seed: int = 0
+  user: str = 'Priya'
+  select: select.SelectConfig = select.SelectConfig()
+  dream: dream.DreamConfig = dream.DreamConfig()
+  corpus: corpus.CorpusConfig = corpus.CorpusConfig()
+  train: train.TrainConfig = train.TrainConfig()
+  prune: backoff.BackOffConfig = backoff.BackOffConfig()
+  gate: examine.GateConfig = examine.GateConfig()
+
+
+def run(
+  *,
+  base: bluegreen.Base,
+  decoder: Decoder,
+  diary: Diary,
+  identity: BlueGreen,
+  workdir: pathlib.Path,
+  cache: pathlib.Path,
+  config: NightConfig,
+  embedder: str,
+  now: float | None = None,
+  progress: Progress | None = None,
+) -> Outcome:
+  """Sleeps: goes on with a night that was killed, or begins one.
+
+  For the holder of the IdentityLock. Experiences should have their scores and vectors by now.
+
+  Args:
+    base: as weights.load gives it.
+    decoder: of base's architecture.
+    identity: over workdir/generations.
+    embedder: name of the vectors that selection measures likeness with.
+    now: Unix seconds, by default this moment.
+    progress: told what happens.
+
+  Raises:
+    ValueError: the configuration does not go with the generation that serves.
+  """
+  settings = plain(dataclasses.asdict(config))
+  number = diary.open_night()
+  if number is not None and (reason := lineage.stale(diary, number, settings)):
+    abandon(diary, reason)
+    number = None
+  if number is None:
+    number = diary.begin_night(settings)
+  metrics.close_over(workdir / 'nights', diary)
+  directory = workdir / 'nights' / f'{number:04d}'
+  with metrics.NightLog(directory, number=number, config=settings) as log:
+    night = _Night(base, decoder, diary, identity, workdir, cache, config, number, log, progress)
+    outcome = night.run(embedder, now)
+  metrics.close_over(workdir / 'nights', diary)
+  return outcome
+
+
+def abandon(diary: Diary, reason: str) -> int | None:
+  """Ends the night that is not over, if there is one, as failed; nothing of it is consumed."""
+  number = diary.open_night()
+  if number is not None:
+    diary.end_night(number, 'failed', {'outcome': 'failed', 'reason': reason})
+  return number
+
+
+class _Night:
+  def __init__(self, base, decoder, diary, identity, workdir, cache, config, number, log, progress):
+    self.base: bluegreen.Base = base
+    self.decoder: Decoder = decoder
+    self.diary: Diary = diary
+    self.identity: BlueGreen = identity
+    self.root: pathlib.Path = workdir / 'generations'
+    self.work: pathlib.Path = log.directory / 'work'
+    self.cache: pathlib.Path = cache
+    self.config: NightConfig = config
+    self.number: int = number
+    self.log: metrics.NightLog = log
+    self.progress: Progress = progress or (lambda *_: None)
+    self.base_mind: Mind = identity.mind(0)
+    self.seed = int(np.random.SeedSequence((config.seed, number)).generate_state(1)[0] >> 1)
+    self.seconds: dict[str, float] = {}
+    self._corpus: corpus.Corpus | None = None
+    self.work.mkdir(exist_ok=True)
+
+  def run(self, embedder: str, now: float | None) -> Outcome:
+    self.chosen = self._select(embedder, now)
+    if not self.chosen['ids']:
+      return self._end('empty', 'no experience is left to dream of: talk first')
+    self.dreams = self._dream()
+    if not self._lessons():
+      return self._end('empty', f'of {len(self.dreams)} dreams none was kept: nothing to learn')
+    trained = self._train()
+
+    # Back off until the gate opens. Mostly the first amount that keeps the nll passes the exam.
+    start, last = 0, len(self.config.prune.amounts) - 1
+    while True:
+      index, adapter = self._prune(trained, start)
+      masks = self._masks(trained, adapter, index)
+      exam = self._examine(adapter, masks, index)
+      verdict = examine.gate(exam['measures'], exam['base'], self.config.gate)
+      if verdict.passed or index == last:
+        break
+      start = index + 1
+    if not verdict.passed:
+      return self._end('rejected', f'the gate stayed closed: {verdict}', rows=verdict.rows)
+    return self._promote(adapter, masks, verdict)
+
+  # ---- Steps: each is skipped when the diary has what it left ----
+
+  def _select(self, embedder: str, now: float | None) -> Mapping[str, Any]:
+    if (left := self._left('select')) is not None:
+      return left
+    with self._timed('select'):
+      now = time.time() if now is None else now
+      vectors = self.diary.embeddings(embedder)
+      ids = [e.id for e in select.select(self.diary, vectors, self.config.select, now)]
+    self.log.write('select', 0, {'chosen': len(ids)})
+    return self._leave('select', {'ids': ids, 'now': now, 'parent': self.diary.active()})
+
+  def _dream(self) -> list[Dream]:
+    if self._left('dream') is None:
+      with self._timed('dream'):
+        dreams = dream.dream(
+          self.decoder,
+          self.base_mind,
+          self.diary.experiences(ids=self.chosen['ids']),
+          user=self.config.user,
+          config=self.config.dream,
+          night=self.number,
+          seed=self.seed,
+          progress=lambda done, total: self.progress('dream', done, total, {}),
+        )
+      kept = sum(d.status == Status.KEPT for d in dreams)
+      counts = {'kept': kept, 'rejected': len(dreams) - kept}
+      with self.diary.transaction():
+        self.diary.add_dreams(dreams)
+        self._leave('dream', counts)
+      self.log.write('dream', 0, counts)
+    return self.diary.dreams(night=self.number)
+
+  def _train(self) -> Lora:
+    path, left = self.work / 'trained.npz', self._left('train')
+    if left is None or (found := artifacts.read(path, left['digest'])) is None:
+      parent = lineage.adapter(self.root, self.chosen['parent'], self.config.train)
+      night_corpus = self._make_corpus()
+      with self._timed('train'):
+        trained = train.train(
+          self.base.params,
+          self.base.arch,
+          night_corpus,
+          config=self.config.train,
+          seed=self.seed,
+          adapter=parent,
+          on_step=self._on_step('train', self.config.train.steps),
+          checkpoint=self.work / 'train',
+        )
+      digest = artifacts.write(path, trained.adapter)
+      self._leave('train', {'digest': digest, 'steps': int(trained.steps_done)})
+      found = artifacts.read(path, digest)
+    return found
+
+  def _prune(self, trained: Lora, start: int) -> tuple[int, Lora]:
+    path, left = self.work / 'pruned.npz', self._left('prune')
+    if left is not None and left['index'] >= start:
+      if (found := artifacts.read(path, left['digest'])) is not None:
+        return left['index'], found
+    config = self.config.prune
+
+    def on_attempt(a: backoff.Attempt) -> None:
+      values = {'amount': a.amount, 'nll': math.nan if a.nll is None else a.nll, 'ok': a.ok}
+      self.log.write('prune', config.amounts.index(a.amount), values)
+      self.progress('prune', config.amounts.index(a.amount) + 1, len(config.amounts), values)
+
+    with self._timed('prune'):
+      pruned = backoff.back_off(
+        self.decoder,
+        self.base,
+        trained,
+        self._recover,
+        config=config,
+        scale=self.config.train.scale,
+        max_nll=self._known().nll * (1 + self.config.gate.max_nll_increase),
+        start=start,
+        on_attempt=on_attempt,
+      )
+    digest = artifacts.write(path, pruned.adapter)
+    attempts = backoff.describe(pruned.attempts)
+    self._leave('prune', {'index': pruned.index, 'digest': digest, 'attempts': attempts})
+    return pruned.index, artifacts.read(path, digest)
+
+  def _recover(self, adapter: Lora, mask: prune.Mask, amount: float) -> Lora:
+    night_corpus = self._make_corpus()
+    batches = night_corpus.batches[-self.config.prune.recovery_steps :]
+    rate = _RECOVERY_RATE * self.config.train.learning_rate
+    return train.train(
+      self.base.params,
+      self.base.arch,
+      dataclasses.replace(night_corpus, batches=batches),
+      config=dataclasses.replace(self.config.train, steps=len(batches), learning_rate=rate),
+      seed=self.seed + 1,
+      adapter=adapter,
+      masks=mask,
+      on_step=self._on_step(f'recover {amount:g}', len(batches)),
+    ).adapter
+
+  def _examine(self, adapter: Lora, masks: generations.Masks, index: int) -> Mapping[str, Any]:
+    left = self._left('examine')
+    if left is not None and left['index'] == index:
+      return left
+    with self._timed('examine'):
+      known = self._known()
+      recall, unknown = examine.held_out(self.dreams)
+      earlier = lineage.questions(self.diary, limit=_EARLIER)
+      exam = examine.Exam(
+        recall=recall, never_mentioned=unknown, general=known.general, earlier=earlier
+      )
+      base_measures = examine.examine_base(self.decoder, self.base_mind, exam, known)
+      scale = self.config.train.scale
+      green = bluegreen.wake(self.base, adapter, masks, scale=scale, number=self.number)
+      try:
+        report = examine.examine(self.decoder, green, exam)
+      finally:
+        self.decoder.forget(green)
+    self.log.write('examine', index, report.measures)
+    self.progress('examine', 1, 1, report.measures)
+    questions = {'recall': recall, 'never_mentioned': unknown}
+    return self._leave(
+      'examine',
+      {
+        'index': index,
+        'measures': finite(report.measures),
+        'base': finite(base_measures),
+        'missed': examine.missed(recall, report),
+        'replies': {  # measure -> [question, reply, whether it counted]
+          name: [[q.text, *r] for q, r in zip(asked, report.replies[name], strict=True)]
+          for name, asked in questions.items()
+          if asked
+        },
+      },
+    )
+
+  def _promote(self, adapter: Lora, masks: generations.Masks, verdict: examine.Verdict) -> Outcome:
+    exam = self._left('examine')
+    # What did not take stays new in the diary: recalled by day, dreamt of again.
+    consumed = tuple(i for i in self.chosen['ids'] if i not in exam['missed'])
+    with self._timed('promote'):
+      lineage.discard_orphans(self.root, self.diary, self.number)
+      generation = generations.save(
+        self.root,
+        generations.next_number(self.root),
+        adapter=adapter,
+        masks=masks,
+        manifest_fields={
+          'parent': self.chosen['parent'],
+          'night': self.number,
+          'created': self.chosen['now'],
+          'base': self.base.digest,
+          'sources': self.chosen['ids'],
+          'seed': self.seed,
+          'lora': lineage.lora_fields(self.config.train),
+          'scores': {k: v for k, v in exam['measures'].items() if v is not None},
+          'config': self.diary.night(self.number).config,
+        },
+      )
+    fields = {'rows': verdict.rows, 'generation': generation, 'consumed': consumed}
+    outcome = self._outcome('promoted', '', **fields)
+    result = outcome.plain()
+    self.identity.promote(generation, consumed=consumed, night=self.number, result=result)
+    return outcome
+
+  def _end(self, state: str, reason: str, **fields: Any) -> Outcome:
+    outcome = self._outcome(state, reason, **fields)
+    self.diary.end_night(self.number, 'rejected', outcome.plain())
+    return outcome
+
+  def _outcome(self, state: str, reason: str, **fields: Any) -> Outcome:
+    exam, pruned, dreams = (self._left(s) or {} for s in ('examine', 'prune', 'dream'))
+    return Outcome(
+      number=self.number,
+      state=state,
+      reason=reason,
+      selected=tuple(self.chosen['ids']),
+      dreams_kept=dreams.get('kept', 0),
+      dreams_rejected=dreams.get('rejected', 0),
+      pruned=self.config.prune.amounts[pruned['index']] if pruned else 0.0,
+      measures=exam.get('measures', {}),
+      base_measures=exam.get('base', {}),
+      seconds=dict(self.seconds),
+      **fields,
+    )
+
+  # ---- What steps share ----
+
+  def _lessons(self) -> list[Dream]:
+    """The dreams that train."""
+    return [d for d in self.dreams if d.status == Status.KEPT and d.style not in EXAM_STYLES]
+
+  def _make_corpus(self) -> corpus.Corpus:
+    """Made when it is first needed: a night that resumes after training may do without."""
+    if self._corpus is None:
+      with self._timed('corpus'):
+        self._corpus = corpus.build(
+          self.decoder,
+          self.base_mind,
+          self.base.digest,
+          self._lessons(),
+          self.diary.experiences(ids=self.chosen['ids']),
+          lineage.rehearsal(self.diary),
+          config=self.config.corpus,
+          steps=self.config.train.steps,
+          seed=self.seed,
+          cache=self.cache,
+        )
+      digest, left = artifacts.digest(vars(self._corpus)), self._left('corpus') or {}
+      if left.get('digest') != digest:  # new, or the machine changed: not what was trained on
+        shutil.rmtree(self.work / 'train', ignore_errors=True)
+        self._leave('corpus', {'digest': digest, 'batches': len(self._corpus.batches)})
+        self.log.write('corpus', 0, {'batches': len(self._corpus.batches)})
+    return self._corpus
+
+  def _known(self) -> examine.Known:
+    return examine.known(self.decoder, self.base_mind, self.base.digest, self.cache)
+
+  def _masks(self, trained: Lora, adapter: Lora, index: int) -> generations.Masks:
+    c = self.config
+    return backoff.masks(
+      self.base, trained, adapter, index=index, scale=c.train.scale, config=c.prune
+    )
+
+  def _left(self, step: str) -> Any:
+    return self.diary.night(self.number).payloads.get(step)
+
+  def _leave(self, step: str, payload: Any) -> Any:
+    self.diary.set_night_step(self.number, step, payload)
+    return payload
+
+  def _on_step(self, step: str, total: int) -> Callable[[int, Mapping[str, float]], None]:
+    def on_step(done: int, values: Mapping[str, float]) -> None:
+      self.log.write(step, done, values)
+      self.progress(step, done, total, values)
+
+    return on_step
+
+  @contextlib.contextmanager
+  def _timed(self, step: str) -> Iterator[None]:
+    self.progress(step, 0, 0, {})
+    start = time.monotonic()
+    yield
+    self.seconds[step] = self.seconds.get(step, 0.0) + time.monotonic() - start
