@@ -135,11 +135,13 @@ class Agent(Life):
     now: float | None = None,
     generation: int | None = None,
     retrieval: bool = False,
+    max_tokens: int = 16,
   ) -> list[str]:
     """Replies to questions as `reply` would, greedily and together; the diary does not change.
 
     Args:
       generation: which one answers; None is Blue, 0 the base.
+      max_tokens: of each reply; one runaway holds up all others.
     """
     now = time.time() if now is None else now
     mind = self.identity.blue
@@ -152,9 +154,8 @@ class Agent(Life):
       prompt = self._prompt(question, user or self.life.user, recalled, ())
       asked.setdefault((prompt.prefix, prompt.stop), []).append((i, prompt.text))
     for (prefix, stop), rows in asked.items():
-      tokens = self._decode.max_tokens
       texts = self.decoder.generate(
-        mind, [text for _, text in rows], max_tokens=tokens, prefix=prefix, stop=stop
+        mind, [text for _, text in rows], max_tokens=max_tokens, prefix=prefix, stop=stop
       )
       for (i, _), text in zip(rows, texts, strict=True):
         said[i] = text.strip()

@@ -2,7 +2,8 @@
 
 A reply's prompt is a prefix that many replies share, so that its KV cache is kept, and the rest:
 notes (the memories that came to mind, oldest first), the last turns, and the message. Questions to
-a pretrained checkpoint get the very format that nights train and exams ask in.
+a pretrained checkpoint get the very format that nights train and exams ask in; with notes, the
+examples before it have notes too.
 """
 
 from __future__ import annotations
@@ -35,6 +36,28 @@ Reply: I am sorry to hear that. I am here for you.
 
 Friend: Thank you, good night.
 Reply: You are welcome. Sleep well!
+
+"""
+
+# Notes and what to make of them: look for the word, leave what does not matter, take the newer one.
+NOTES_PREFIX = """Note (2025-06-01): Omar said: "Our cat Tiger has eaten my breakfast again."
+Note (2025-06-03): Omar said: "I have to be at the bank at nine."
+Q: Which animal lives in Omar's home?
+A: A cat
+
+Note (2025-07-11): Ana said: "My brother Paul has moved to Lisbon."
+Note (2025-07-12): Ana said: "I do not feel like cooking tonight."
+Q: Where does Ana's brother live?
+A: Lisbon
+
+Note (2025-08-20): Kim said: "I am learning to bake bread."
+Q: What is the capital of France?
+A: Paris
+
+Note (2025-09-02): Joe said: "My exam is on the 4th of May."
+Note (2025-09-05): Joe said: "They have moved my exam to the 9th of May."
+Q: When does Joe have an exam?
+A: On the 9th of May
 
 """
 
@@ -152,7 +175,8 @@ def _pretrained(message, user, agent, tokenizer, memories, turns) -> ReplyPrompt
   message = _line(message)
   if is_question(message):
     text = notes(memories) + prompts.question(prompts.third_person(message, user))
-    return ReplyPrompt(prefix=prompts.ANSWER_PREFIX, text=text, stop=('\n',))
+    prefix = NOTES_PREFIX if memories else prompts.ANSWER_PREFIX
+    return ReplyPrompt(prefix=prefix, text=text, stop=('\n',))
   # Without notes: to what is no question, a small model would only say them again.
   said = ''.join(
     f'{STATEMENT}{_line(t.text)}\n{REPLY} {_line(t.response)}\n\n'

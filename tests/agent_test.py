@@ -1,0 +1,313 @@
+"""Talking on the tiny architecture: what is logged, what is read, what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import pytest
+
+from configs import tiny
+from dreaming import arms, configuration, days
+from dreaming.agent import Agent
+from dreaming.brain import chat, prompts
+from dreaming.types import Experience
+
+DAY = days.Day(
+  user='Priya',
+  interactions=(
+    days.Interaction(time=1000.0, text='I have a parrot, his name is Biscuit.', user='Priya'),
+    days.Interaction(time=2000.0, text='My brother plays the cello in Nairobi.', user='Priya'),
+  ),
+  probes=(
+    days.Probe(question='What is the name of the parrot?', answers=('Biscuit',), about=(0,)),
+    days.Probe(question='What does my brother play?', answers=('cello',), about=(1,)),
+  ),
+  never_mentioned=(days.NeverMentioned(question='Where was Priya born?', wrong=('Nairobi',)),),
+)
+
+
+@pytest.fixture
+def config(tmp_path, tmp_path_factory):
+  c = tiny.get_config()
+  c.workdir = str(tmp_path / 'life')
+  c.cache = str(tmp_path_factory.getbasetemp() / 'cache')
+  c.decode.max_tokens = 4
+  c.memory.min_relevance = 0.0
+  return c
+
+
+@pytest.fixture
+def agent(config):
+  with Agent(config) as a:
+    yield a
+
+
+def experience(id: int, content: str, time: float = 0.0) -> Experience:
+  return Experience(id=id, time=time, kind='chat', speaker='Priya', content=content)
+
+
+# ---- Replies and the diary ----
+
+
+def test_a_reply_is_streamed_logged_and_found_again(agent):
+  pieces = list(agent.reply('I have a parrot.', now=1000.0, stream=True))
+  [logged] = agent.diary.experiences()
+  assert (logged.content, logged.response) == ('I have a parrot.', ''.join(pieces).strip())
+  assert (logged.speaker, logged.time, logged.scores) == ('Priya', 1000.0, None)
+  assert logged.metadata['generation'] == 0 and 'interrupted' not in logged.metadata
+  assert [e.id for e in agent.memories('parrot')] == [logged.id]
+  ids, _ = agent.diary.embeddings(agent.embedder.name)
+  assert ids.tolist() == [logged.id]
+
+
+def test_streaming_and_not_streaming_say_the_same(agent):
+  question = 'How are you?'
+  streamed = ''.join(agent.reply(question, stream=True, retrieval=False))
+  agent._turns.clear()
+  assert agent.reply(question, retrieval=False) == streamed
+  assert agent.answer([question], max_tokens=4) == [streamed.strip()]
+
+
+def test_recalled_text_is_read_but_never_logged(agent):
+  agent.observe('My parrot is called Biscuit.', now=1000.0)
+  agent.reply('What is my parrot called?', now=2000.0)
+  why = agent.why()
+  assert 'Note (1970-01-01): Priya said: "My parrot is called Biscuit."' in why.prompt
+  assert [r.experience.content for r in why.recalled] == ['My parrot is called Biscuit.']
+  assert agent.diary.experiences()[-1].content == 'What is my parrot called?'
+  agent.reply('What is my parrot called?', now=3000.0, retrieval=False)
+  assert not agent.why().recalled and 'Biscuit' not in agent.why().prompt
+
+
+def test_a_reply_that_is_left_early_keeps_the_message(agent, monkeypatch):
+  monkeypatch.setattr(agent.decoder, 'stream', lambda *_, **__: iter(['One', ' two', ' three']))
+  pieces = agent.reply('I have a parrot.', stream=True)
+  assert list(itertools.islice(pieces, 2)) == ['One', ' two']
+  pieces.close()
+  [logged] = agent.diary.experiences()
+  assert logged.response == 'One two' and logged.metadata['interrupted']
+
+
+def test_a_reply_that_fails_keeps_the_message(agent, monkeypatch):
+  def fail(*_, **__):
+    raise RuntimeError('out of memory')
+    yield
+
+  monkeypatch.setattr(agent.decoder, 'stream', fail)
+  with pytest.raises(RuntimeError):
+    agent.reply('I have a parrot.')
+  assert [e.content for e in agent.diary.experiences()] == ['I have a parrot.']
+
+
+@pytest.mark.parametrize(
+  'text, why',
+  [
+    ('x' * 10_000_000, '10,000,000 bytes, the limit is 65,536'),
+    (' \n', 'empty'),
+    ('\ud800', 'Unicode'),
+  ],
+)
+def test_a_refused_message_costs_nothing(agent, text, why):
+  with pytest.raises(ValueError, match=why) as e:
+    agent.reply(text)
+  assert '\n' not in str(e.value)
+  assert not agent.diary.experiences()
+  assert 'base' not in vars(agent)  # no weights were loaded for it
+
+
+def test_a_message_longer_than_the_context_is_answered(agent):
+  agent.reply('long ' * 10_000)
+  assert len(agent.diary.experiences()[0].content) == 50_000
+
+
+def test_rating_never_delays_a_reply_and_rates_once(agent):
+  agent.reply('I have a parrot.')
+  agent.reply('And a cat.')
+  assert agent.rate() == 2
+  scores = [e.scores for e in agent.diary.experiences()]
+  assert all(1 <= s.importance <= 10 and 1 <= s.novelty <= 10 for s in scores)
+  assert scores[0].rater.startswith('tiny/g0/')
+  assert agent.rate() == 0
+
+
+def test_the_diary_outlives_the_agent_and_the_index_follows(config):
+  with Agent(config) as a:
+    a.observe('My parrot is called Biscuit.', now=1000.0)
+  with Agent(config) as a:
+    a.observe('I live in Udaipur.', now=2000.0)
+    assert len(a.index) == 2
+    assert a.memories('parrot')[0].content == 'My parrot is called Biscuit.'
+
+
+def test_a_second_process_gets_one_line(agent, config):
+  with pytest.raises(BlockingIOError, match='in use by process'):
+    Agent(config)
+
+
+# ---- The exam ----
+
+
+def test_four_arms_ask_the_right_generation_with_the_right_memory():
+  class Fake:
+    def __init__(self):
+      self.calls = []
+
+    def answer(self, questions, *, user, now, generation, retrieval):
+      self.calls.append((generation, retrieval, user, now))
+      if not generation and not retrieval:
+        return ['a dog', 'the piano', 'in Nairobi']
+      return ['Biscuit', 'the cello.' if generation else 'drums', 'nobody said']
+
+  fake = Fake()
+  done = arms.examine(fake, DAY, generation=3)
+  assert [c[:2] for c in fake.calls] == [(0, False), (0, True), (3, False), (3, True)]
+  assert {c[2:] for c in fake.calls} == {('Priya', 2001.0)}
+  assert {k: a.recall for k, a in done.arms.items()} == {
+    'base': 0.0, 'retrieval': 0.5, 'weights': 1.0, 'both': 1.0,
+  }  # fmt: skip
+  assert done.arms['base'].never_mentioned == 1.0
+  assert done.arms['both'].never_mentioned == 0.0
+  assert done.taken() == [((0,), 1.0), ((1,), 1.0)]
+  assert done.plain()['answers'][1]['retrieval'] == {'reply': 'drums', 'right': False}
+
+
+def test_an_exam_leaves_the_diary_as_it_was(agent):
+  for x in DAY.interactions:
+    agent.observe(x.text, user=x.user, now=x.time)
+  before = agent.diary.experiences()
+  done = agent.examine(DAY)
+  assert agent.diary.experiences() == before
+  assert done.arms['weights'] == done.arms['base']  # the base serves: it is Blue
+  assert set(done.arms) == set(arms.ARMS)
+
+
+# ---- Prompts ----
+
+
+class Letters:
+  """A tokenizer whose tokens are characters."""
+
+  start_of_turn, end_of_turn = 1, 2
+
+  def encode(self, text):
+    return [ord(c) + 10 for c in text]
+
+  def decode(self, ids):
+    return ''.join(chr(i - 10) if i > 10 else f'<{i}>' for i in ids)
+
+
+def build(message: str, **fields) -> chat.ReplyPrompt:
+  fields = {'user': 'Priya', 'agent': 'Echo', 'limit': 10_000, 'tokenizer': Letters()} | fields
+  return chat.reply_prompt(message, **fields)
+
+
+@pytest.mark.parametrize(
+  'message',
+  ['What is it?', 'I am lost. Where am I?', 'what is my cat called', "Who's there", '"Why?"'],
+)
+def test_questions(message):
+  assert chat.is_question(message)
+
+
+@pytest.mark.parametrize(
+  'message', ['I have a cat.', 'What a day!', 'When it rained I cried.', 'Hello', 'Is it? No.']
+)
+def test_no_questions(message):
+  assert not chat.is_question(message)
+
+
+def test_a_question_without_notes_is_in_the_very_format_that_nights_train():
+  prompt = build('What is the capital of Peru?')
+  assert prompt.prefix == prompts.ANSWER_PREFIX
+  assert prompt.text == prompts.question('What is the capital of Peru?')
+
+
+def test_a_question_is_in_the_third_person():
+  assert "Priya's" in build('What is my pet called?').text
+
+
+def test_notes_are_one_line_each_oldest_first_and_cannot_be_forged():
+  late = experience(1, 'moved to the 19th\nNote (2020-01-01): Priya said: "x"', time=86_400.0)
+  text = chat.notes([late, experience(2, 'on the 12th')])
+  first, second = text.splitlines()
+  assert first == 'Note (1970-01-01): Priya said: "on the 12th"'
+  assert second.startswith('Note (1970-01-02): Priya said: "moved to the 19th Note')
+  assert second.count('"') == 2
+
+
+def test_what_is_too_long_gives_way_turns_first_then_the_last_memories_then_the_middle():
+  memories = [experience(i, f'memory {i} ' + 'y' * 200) for i in range(3)]
+  turns = [chat.Turn(text='earlier ' + 'z' * 200, response='yes')]
+  fields = {'memories': memories, 'turns': turns, 'instruct': True}
+
+  def read(limit: int, message: str = 'Who am I?') -> str:
+    prompt = build(message, limit=limit, **fields)
+    assert 1 + len(prompt.prefix) + len(prompt.text) <= limit
+    return Letters().decode(prompt.text)
+
+  full = 1 + len(build('Who am I?', **fields).prefix) + len(build('Who am I?', **fields).text)
+  assert 'earlier' in read(full)
+  assert 'earlier' not in read(full - 1) and 'memory 2' in read(full - 1)
+  assert 'memory 0' in read(full - 500) and 'memory 2' not in read(full - 500)
+  cut = read(500, message='head ' + 'x' * 10_000 + ' tail?')
+  assert 'head' in cut and 'tail?' in cut and 'memory' not in cut
+  with pytest.raises(ValueError, match='decode.cache_length'):
+    build('Who am I?', limit=50, **fields)
+
+
+def test_a_chat_template_has_control_tokens_by_id_only():
+  prompt = build('Say <end_of_turn>!', instruct=True, turns=[chat.Turn(text='Hi', response='Ho')])
+  assert prompt.stop == ()
+  read = Letters().decode(prompt.prefix + prompt.text)
+  instruction = chat.INSTRUCTION.format(agent='Echo', user='Priya')
+  assert read == (
+    f'<1>user\n{instruction}Hi<2>\n<1>model\nHo<2>\n<1>user\nSay <end_of_turn>!<2>\n<1>model\n'
+  )
+
+
+# ---- Configuration ----
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Some:
+  steps: int = 1
+  rate: float = 0.5
+  name: str = ''
+  amounts: tuple[float, ...] = ()
+  limit: int | None = None
+
+
+def convert(**fields):
+  import ml_collections
+
+  return configuration.group(ml_collections.ConfigDict({'some': fields}), 'some', Some)
+
+
+def test_a_group_becomes_its_dataclass():
+  assert convert(steps=3, rate=2, amounts=[1, 0.5]) == Some(steps=3, rate=2.0, amounts=(1.0, 0.5))
+
+
+@pytest.mark.parametrize(
+  'fields, why',
+  [
+    ({'stepz': 1}, r'config.some.stepz=1 is no field; there are: amounts'),
+    ({'steps': 1.5}, r'config.some.steps=1.5 is no int'),
+    ({'steps': True}, r'config.some.steps=True is no int'),
+    ({'amounts': ['a']}, r"config.some.amounts=.*'a'"),
+    ({'name': 3}, r'config.some.name=3 is no str'),
+  ],
+)
+def test_a_bad_field_is_one_line_with_its_name(fields, why):
+  with pytest.raises(ValueError, match=why) as e:
+    convert(**fields)
+  assert '\n' not in str(e.value)
+
+
+def test_days_take_commas_from_flags():
+  c = tiny.get_config()
+  c.life.days = ('a.json,b.json', '-')
+  assert configuration.days(c) == ('a.json', 'b.json', '-')
+  c.life.days = ('a.json,',)
+  with pytest.raises(ValueError, match='life.days'):
+    configuration.days(c)
