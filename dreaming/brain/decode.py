@@ -97,7 +97,7 @@ class Decoder:
     texts = [''] * len(prompts)
     for group in self._groups(prompts):
       rows = [prompts[i] for i in group]
-      for row, text in self._decode(mind, rows, max_tokens, sampler, stop, prefix):
+      for row, text in self._decode(mind, rows, group, max_tokens, sampler, stop, prefix):
         texts[group[row]] = text
     return texts
 
@@ -113,7 +113,8 @@ class Decoder:
   ) -> Iterator[str]:
     """`generate` for one prompt, in pieces as they come; what may begin a stop is held back."""
     said = ''
-    for _, text in self._decode(mind, [prompt], max_tokens, sampler, stop, prefix, partial=True):
+    args = (mind, [prompt], [0], max_tokens, sampler, stop, prefix)
+    for _, text in self._decode(*args, partial=True):
       if len(text) > len(said):
         yield text[len(said) :]
         said = text
@@ -142,7 +143,7 @@ class Decoder:
       index, targets = [], []  # flat position before each continuation token, and that token
       for r, (head, i) in enumerate(zip(heads, group, strict=True)):
         if not head:
-          raise ValueError('logprobs needs a prompt or a prefix before each continuation')
+          raise ValueError('an empty prompt after a prefix: there is nothing to continue')
         start = r * tokens.shape[1] + len(head) - 1
         index.extend(range(start, start + len(tails[i])))
         targets.extend(tails[i])
@@ -213,21 +214,25 @@ class Decoder:
       positions[i, : len(row)] = np.arange(start, start + len(row))
     return tokens, positions, batch
 
-  def _decode(self, mind, prompts, max_tokens, sampler, stop, prefix, partial=False):
-    """Yields (row, text): each row once when it ends, or after every token with `partial`."""
+  def _decode(self, mind, prompts, numbers, max_tokens, sampler, stop, prefix, partial=False):
+    """Yields (row, text): each row once when it ends, or after every token with `partial`.
+
+    A row's number decides its noise, so that no text depends on what shares its batch.
+    """
     state = self._prefix(mind, prefix)
     rows = [self._encode(p, state) for p in prompts]
     if not all(rows):
       raise ValueError('an empty prompt: there is nothing to continue')
     tokens, positions, batch = self._pad(rows, state.length)
     room = self.cache_length - state.length - max(len(r) for r in rows)
-    max_tokens = min(max_tokens, room)
+    max_tokens = min(max_tokens, room + 1)  # the last token is not read, so it needs no room
     ends = {self.tokenizer.eos, self.tokenizer.end_of_turn}
     key = jax.random.key(sampler.seed)
+    numbers = np.pad(np.asarray(numbers, np.int32), (0, batch - len(prompts)))
     knobs = np.asarray([sampler.temperature, sampler.top_k, sampler.top_p], np.float32)
 
     cache, logits = self._prefill(mind.params, state.cache, tokens, positions, batch=batch)
-    token = self._first(logits, key, np.int32(0), knobs, mode=sampler.mode)
+    token = self._first(logits, key, numbers, np.int32(0), knobs, mode=sampler.mode)
     position = positions.max(axis=1) + 1
     ids: list[list[int]] = [[] for _ in prompts]
     open_rows = set(range(len(prompts)))
@@ -235,7 +240,7 @@ class Decoder:
       now = token
       if step < max_tokens:  # the next step is under way while this one's text is looked at
         cache, token = self._step(
-          mind.params, cache, now, position, key, np.int32(step), knobs, mode=sampler.mode
+          mind.params, cache, now, position, key, numbers, np.int32(step), knobs, mode=sampler.mode
         )
         position = position + 1
       for row, new in enumerate(np.asarray(now)[: len(prompts)].tolist()):
@@ -295,27 +300,29 @@ class Decoder:
 
     return jax.lax.map(chunk, (hidden, targets.reshape(-1, 64))).reshape(-1)
 
-  def _step_fn(self, params, cache, token, position, key, step, knobs, mode):
+  def _step_fn(self, params, cache, token, position, key, numbers, step, knobs, mode):
     hidden, cache = self._model.apply(
       {'params': params}, token[:, None], position[:, None], None, cache
     )
     logits = transformer.unembed(params, hidden[:, 0])
-    return cache, self._sample_fn(logits, key, step, knobs, mode)
+    return cache, self._sample_fn(logits, key, numbers, step, knobs, mode)
 
-  def _sample_fn(self, logits, key, step, knobs, mode):
+  def _sample_fn(self, logits, key, numbers, step, knobs, mode):
     if mode == 'greedy':
       return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     key = jax.random.fold_in(key, step)
+    draw = jax.vmap(lambda n, row: jax.random.categorical(jax.random.fold_in(key, n), row))
     temperature, top_k, top_p = knobs
     if mode == 'free':
-      return jax.random.categorical(key, logits / temperature).astype(jnp.int32)
+      return draw(numbers, logits / temperature).astype(jnp.int32)
     values, ids = top_candidates(logits, min(CANDIDATES, logits.shape[-1]))
     values = values / temperature
     rank = jnp.arange(values.shape[-1], dtype=jnp.float32)[None]
-    probs = jax.nn.softmax(values)
+    total = jax.nn.logsumexp(logits / temperature, axis=-1, keepdims=True)
+    probs = jnp.exp(values - total)
     before = jnp.cumsum(probs, axis=-1) - probs  # mass of likelier tokens
     keep = (before < top_p) & ((top_k == 0) | (rank < top_k))
-    pick = jax.random.categorical(key, jnp.where(keep, values, -jnp.inf))
+    pick = draw(numbers, jnp.where(keep, values, -jnp.inf))
     return jnp.take_along_axis(ids, pick[:, None], axis=1)[:, 0].astype(jnp.int32)
 
 

@@ -21,6 +21,8 @@ class Tokenizer:
   def __init__(self, model_proto: bytes):
     import sentencepiece  # here: 50 ms that `--help` does not need
 
+    if not model_proto:
+      raise ValueError('it is empty')
     self._sp = sentencepiece.SentencePieceProcessor(model_proto=model_proto)
     self.model_proto = model_proto
 
@@ -34,7 +36,7 @@ class Tokenizer:
       )
     try:
       return cls(path.read_bytes())
-    except RuntimeError as e:
+    except (RuntimeError, ValueError) as e:
       raise ValueError(f'{path} is not a SentencePiece model ({e}); take tokenizer.model') from e
 
   def encode(self, text: str, *, bos: bool = False) -> list[int]:
