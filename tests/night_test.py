@@ -26,7 +26,7 @@ from dreaming.brain.transformer import ARCHITECTURES
 from dreaming.identity import bluegreen, generations
 from dreaming.identity.bluegreen import BlueGreen
 from dreaming.memory.diary import Diary
-from dreaming.sleep import examine, metrics, night
+from dreaming.sleep import artifacts, examine, metrics, night
 from dreaming.sleep.backoff import BackOffConfig
 from dreaming.sleep.night import NightConfig
 from dreaming.sleep.train import TrainConfig
@@ -76,12 +76,21 @@ class Teachable:
     pass
 
 
-def dreams_of(decoder, base, experiences, *, user, config, night, seed, progress=None):
+class Letters:
+  name, dim = 'letters', 26
+
+  def __call__(self, texts):
+    counts = np.array([[t.count(chr(97 + i)) for i in range(26)] for t in texts], np.float32)
+    return counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-9)
+
+
+def dreams_of(decoder, base, experiences, *, user, embedder, config, night, seed, progress=None):
   """What the dreamer would have: lessons, the night's exam, and something that it rejected."""
   out = []
-  for i, e in enumerate(experiences):
+  assert embedder(['a']).shape == (1, Letters.dim)
+  for e in experiences:
     if progress:
-      progress(i, len(experiences))
+      progress(f'looked at {e.id}')
     for content, question, answer in FACTS:
       if content == e.content:
         pair = QA(question=question, answer=answer)
@@ -206,7 +215,7 @@ class Life:
     return night.run(
       base=self.base, decoder=self.decoder, diary=self.diary, identity=self.identity,
       workdir=self.workdir, cache=self.workdir.parent / 'cache', config=config,
-      embedder='none', now=2e9, progress=progress,
+      embedder=Letters(), now=2e9, progress=progress,
     )  # fmt: skip
 
 
@@ -467,7 +476,20 @@ def test_an_interrupted_night_goes_on_where_it_was(make_life, step):
   assert not {s for s in done if s not in ('corpus',)} & set(again.steps)  # nothing done twice
 
 
-def test_what_a_step_left_is_made_again_when_it_was_damaged(make_life):
+def _cut(work):
+  for path in work.glob('*.npz'):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def _exchange(work):
+  """Readable, and something else."""
+  tree = lora.init(jax.random.key(5), ARCH, rank=2, targets='.*')
+  for path in work.glob('*.npz'):
+    artifacts.write(path, tree)
+
+
+@pytest.mark.parametrize('damage', [_cut, _exchange])
+def test_what_a_step_left_is_made_again_when_it_was_damaged(make_life, damage):
   whole, broken = make_life('whole'), make_life('broken')
   for life in (whole, broken):
     life.talk(FACTS[0][0])
@@ -475,8 +497,9 @@ def test_what_a_step_left_is_made_again_when_it_was_damaged(make_life):
   _kill_after(broken.diary, 'prune', _strike)
   with pytest.raises(Killed):
     broken.sleep()
-  for path in (broken.workdir / 'nights' / '0001' / 'work').glob('*.npz'):
-    path.write_bytes(path.read_bytes()[:-20])
+  work = broken.workdir / 'nights' / '0001' / 'work'
+  assert len(list(work.glob('*.npz'))) == 2
+  damage(work)
   again = make_life('broken')
   assert again.sleep().promoted and _saved(again, 1) == _saved(whole, 1)
 

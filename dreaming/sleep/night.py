@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import pathlib
 import shutil
@@ -25,6 +26,7 @@ from dreaming.brain.decode import Decoder
 from dreaming.identity import bluegreen, generations
 from dreaming.identity.bluegreen import BlueGreen
 from dreaming.memory.diary import Diary
+from dreaming.memory.embed import Embedder
 from dreaming.sleep import (
   artifacts,
   backoff,
@@ -71,7 +73,7 @@ def run(
   workdir: pathlib.Path,
   cache: pathlib.Path,
   config: NightConfig,
-  embedder: str,
+  embedder: Embedder,
   now: float | None = None,
   progress: Progress | None = None,
 ) -> Outcome:
@@ -83,7 +85,7 @@ def run(
     base: as weights.load gives it.
     decoder: of base's architecture.
     identity: over workdir/generations.
-    embedder: name of the vectors that selection measures likeness with.
+    embedder: its vectors in the diary tell selection what is alike; dreaming asks it for more.
     now: Unix seconds, by default this moment.
     progress: told what happens.
 
@@ -100,26 +102,27 @@ def run(
   metrics.close_over(workdir / 'nights', diary)
   directory = workdir / 'nights' / f'{number:04d}'
   with metrics.NightLog(directory, number=number, config=settings) as log:
-    night = _Night(base, decoder, diary, identity, workdir, cache, config, number, log, progress)
-    outcome = night.run(embedder, now)
+    life = (base, decoder, diary, identity, embedder)
+    outcome = _Night(*life, workdir, cache, config, number, log, progress).run(now)
   metrics.close_over(workdir / 'nights', diary)
   return outcome
 
 
-def abandon(diary: Diary, reason: str) -> int | None:
+def abandon(diary: Diary, reason: str) -> None:
   """Ends the night that is not over, if there is one, as failed; nothing of it is consumed."""
-  number = diary.open_night()
-  if number is not None:
+  if (number := diary.open_night()) is not None:
     diary.end_night(number, 'failed', {'outcome': 'failed', 'reason': reason})
-  return number
 
 
 class _Night:
-  def __init__(self, base, decoder, diary, identity, workdir, cache, config, number, log, progress):
+  def __init__(
+    self, base, decoder, diary, identity, embedder, workdir, cache, config, number, log, progress
+  ):
     self.base: bluegreen.Base = base
     self.decoder: Decoder = decoder
     self.diary: Diary = diary
     self.identity: BlueGreen = identity
+    self.embedder: Embedder = embedder
     self.root: pathlib.Path = workdir / 'generations'
     self.work: pathlib.Path = log.directory / 'work'
     self.cache: pathlib.Path = cache
@@ -133,8 +136,8 @@ class _Night:
     self._corpus: corpus.Corpus | None = None
     self.work.mkdir(exist_ok=True)
 
-  def run(self, embedder: str, now: float | None) -> Outcome:
-    self.chosen = self._select(embedder, now)
+  def run(self, now: float | None) -> Outcome:
+    self.chosen = self._select(now)
     if not self.chosen['ids']:
       return self._end('empty', 'no experience is left to dream of: talk first')
     self.dreams = self._dream()
@@ -158,12 +161,12 @@ class _Night:
 
   # ---- Steps: each is skipped when the diary has what it left ----
 
-  def _select(self, embedder: str, now: float | None) -> Mapping[str, Any]:
+  def _select(self, now: float | None) -> Mapping[str, Any]:
     if (left := self._left('select')) is not None:
       return left
     with self._timed('select'):
       now = time.time() if now is None else now
-      vectors = self.diary.embeddings(embedder)
+      vectors = self.diary.embeddings(self.embedder.name)
       ids = [e.id for e in select.select(self.diary, vectors, self.config.select, now)]
     self.log.write('select', 0, {'chosen': len(ids)})
     return self._leave('select', {'ids': ids, 'now': now, 'parent': self.diary.active()})
@@ -171,15 +174,17 @@ class _Night:
   def _dream(self) -> list[Dream]:
     if self._left('dream') is None:
       with self._timed('dream'):
+        told = itertools.count(1)
         dreams = dream.dream(
           self.decoder,
           self.base_mind,
           self.diary.experiences(ids=self.chosen['ids']),
           user=self.config.user,
+          embedder=self.embedder,
           config=self.config.dream,
           night=self.number,
           seed=self.seed,
-          progress=lambda done, total: self.progress('dream', done, total, {}),
+          progress=lambda _: self.progress('dream', next(told), 0, {}),
         )
       kept = sum(d.status == Status.KEPT for d in dreams)
       counts = {'kept': kept, 'rejected': len(dreams) - kept}
@@ -193,12 +198,10 @@ class _Night:
     path, left = self.work / 'trained.npz', self._left('train')
     if left is None or (found := artifacts.read(path, left['digest'])) is None:
       parent = lineage.adapter(self.root, self.chosen['parent'], self.config.train)
-      night_corpus = self._make_corpus()
+      lessons = self._make_corpus()
       with self._timed('train'):
         trained = train.train(
-          self.base.params,
-          self.base.arch,
-          night_corpus,
+          *(self.base.params, self.base.arch, lessons),
           config=self.config.train,
           seed=self.seed,
           adapter=parent,
@@ -211,47 +214,45 @@ class _Night:
     return found
 
   def _prune(self, trained: Lora, start: int) -> tuple[int, Lora]:
-    path, left = self.work / 'pruned.npz', self._left('prune')
+    path, config, left = self.work / 'pruned.npz', self.config.prune, self._left('prune')
     if left is not None and left['index'] >= start:
       if (found := artifacts.read(path, left['digest'])) is not None:
         return left['index'], found
-    config = self.config.prune
 
     def on_attempt(a: backoff.Attempt) -> None:
       values = {'amount': a.amount, 'nll': math.nan if a.nll is None else a.nll, 'ok': a.ok}
-      self.log.write('prune', config.amounts.index(a.amount), values)
-      self.progress('prune', config.amounts.index(a.amount) + 1, len(config.amounts), values)
+      index = config.amounts.index(a.amount)
+      self.log.write('prune', index, values)
+      self.progress('prune', index + 1, len(config.amounts), values)
 
     with self._timed('prune'):
       pruned = backoff.back_off(
-        self.decoder,
-        self.base,
-        trained,
-        self._recover,
+        *(self.decoder, self.base, trained, self._recover),
         config=config,
         scale=self.config.train.scale,
         max_nll=self._known().nll * (1 + self.config.gate.max_nll_increase),
         start=start,
         on_attempt=on_attempt,
       )
-    digest = artifacts.write(path, pruned.adapter)
+    index, digest = pruned.index, artifacts.write(path, pruned.adapter)
     attempts = backoff.describe(pruned.attempts)
-    self._leave('prune', {'index': pruned.index, 'digest': digest, 'attempts': attempts})
-    return pruned.index, artifacts.read(path, digest)
+    self._leave('prune', {'index': index, 'digest': digest, 'attempts': attempts})
+    return index, artifacts.read(path, digest)
 
   def _recover(self, adapter: Lora, mask: prune.Mask, amount: float) -> Lora:
     night_corpus = self._make_corpus()
     batches = night_corpus.batches[-self.config.prune.recovery_steps :]
+    steps = len(batches)
     rate = _RECOVERY_RATE * self.config.train.learning_rate
     return train.train(
       self.base.params,
       self.base.arch,
       dataclasses.replace(night_corpus, batches=batches),
-      config=dataclasses.replace(self.config.train, steps=len(batches), learning_rate=rate),
+      config=dataclasses.replace(self.config.train, steps=steps, learning_rate=rate),
       seed=self.seed + 1,
       adapter=adapter,
       masks=mask,
-      on_step=self._on_step(f'recover {amount:g}', len(batches)),
+      on_step=self._on_step(f'recover {amount:g}', steps),
     ).adapter
 
   def _examine(self, adapter: Lora, masks: generations.Masks, index: int) -> Mapping[str, Any]:
@@ -262,9 +263,8 @@ class _Night:
       known = self._known()
       recall, unknown = examine.held_out(self.dreams)
       earlier = lineage.questions(self.diary, limit=_EARLIER)
-      exam = examine.Exam(
-        recall=recall, never_mentioned=unknown, general=known.general, earlier=earlier
-      )
+      general = known.general
+      exam = examine.Exam(recall=recall, never_mentioned=unknown, general=general, earlier=earlier)
       base_measures = examine.examine_base(self.decoder, self.base_mind, exam, known)
       scale = self.config.train.scale
       green = bluegreen.wake(self.base, adapter, masks, scale=scale, number=self.number)
@@ -315,8 +315,8 @@ class _Night:
       )
     fields = {'rows': verdict.rows, 'generation': generation, 'consumed': consumed}
     outcome = self._outcome('promoted', '', **fields)
-    result = outcome.plain()
-    self.identity.promote(generation, consumed=consumed, night=self.number, result=result)
+    night = {'night': self.number, 'result': outcome.plain()}
+    self.identity.promote(generation, consumed=consumed, **night)
     return outcome
 
   def _end(self, state: str, reason: str, **fields: Any) -> Outcome:
@@ -373,10 +373,8 @@ class _Night:
     return examine.known(self.decoder, self.base_mind, self.base.digest, self.cache)
 
   def _masks(self, trained: Lora, adapter: Lora, index: int) -> generations.Masks:
-    c = self.config
-    return backoff.masks(
-      self.base, trained, adapter, index=index, scale=c.train.scale, config=c.prune
-    )
+    scale, config = self.config.train.scale, self.config.prune
+    return backoff.masks(self.base, trained, adapter, index=index, scale=scale, config=config)
 
   def _left(self, step: str) -> Any:
     return self.diary.night(self.number).payloads.get(step)
