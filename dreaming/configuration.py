@@ -63,23 +63,14 @@ def group(config: ConfigDict, name: str, cls: type, *, beside: Collection[str] =
     group(config, 'memory', RecallConfig, beside=('embedder',))
 
   Args:
-    name: of the group, '' for the whole.
+    name: of the group.
     beside: fields of the group that are not the dataclass's.
 
   Raises:
     ValueError: a field is unknown, of another type, or has a value that the dataclass refuses.
   """
-  hints = typing.get_type_hints(cls)
-  values = {}
-  for key, value in config[name].items() if name else config.items():
-    if key in beside:
-      continue
-    where = f'{name}.{key}' if name else key
-    if key not in hints:
-      known = ', '.join(sorted({*hints, *beside}))
-      raise ValueError(f'config.{where}={value!r} is no field; there are: {known}')
-    values[key] = _convert(where, value, hints[key])
-  return cls(**values)
+  values = {k: v for k, v in config[name].items() if k not in beside}
+  return _build(f'config.{name}', values, cls, known=beside)
 
 
 def night(config: ConfigDict) -> night_lib.NightConfig:
@@ -88,6 +79,7 @@ def night(config: ConfigDict) -> night_lib.NightConfig:
 
   hints = typing.get_type_hints(night_lib.NightConfig)
   groups = {n: group(config, n, cls) for n, cls in hints.items() if n in config and n != 'seed'}
+  groups['dream'] = dataclasses.replace(groups['dream'], agent=config.life.agent)
   return night_lib.NightConfig(seed=config.seed, user=config.life.user, **groups)
 
 
@@ -117,9 +109,20 @@ def plain(value: Any) -> Any:
   return value
 
 
+def _build(where: str, values: Mapping[str, Any], cls: type, known: Collection[str] = ()) -> Any:
+  hints = typing.get_type_hints(cls)
+  for key, value in values.items():
+    if key not in hints:
+      fields = ', '.join(sorted({*hints, *known}))
+      raise ValueError(f'{where}.{key}={value!r} is no field; there are: {fields}')
+  return cls(**{k: _convert(f'{where}.{k}', v, hints[k]) for k, v in values.items()})
+
+
 def _convert(where: str, value: Any, hint: Any) -> Any:
+  if dataclasses.is_dataclass(hint) and isinstance(value, ConfigDict):
+    return _build(where, value, hint)
   if not _fits(value, hint):
-    raise ValueError(f'config.{where}={value!r} is no {_name(hint)}: give one')
+    raise ValueError(f'{where}={value!r} is no {_name(hint)}: give one')
   origin = typing.get_origin(hint)
   if origin is tuple:
     inner = typing.get_args(hint)[0]

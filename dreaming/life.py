@@ -21,6 +21,8 @@ from dreaming.types import Mind
 if TYPE_CHECKING:  # a second of imports that only a night needs
   from dreaming.sleep import night
 
+_LONGEST_TOKEN = 256  # bytes
+
 
 class Life:
   """An identity's parts: its lock, its diary, and the weights once something needs them.
@@ -53,7 +55,8 @@ class Life:
     self.cache = configuration.cache(config)
     self._lock = IdentityLock(self.workdir)
     try:
-      limit = self._decode.max_message_bytes
+      # Messages are checked before they are answered; what was answered is always kept.
+      limit = self._decode.max_message_bytes + _LONGEST_TOKEN * self._decode.max_tokens
       self.diary = Diary(self.workdir / 'diary.sqlite', max_message_bytes=limit)
     except BaseException:
       self._lock.close()

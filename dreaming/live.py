@@ -8,7 +8,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from ml_collections import ConfigDict
 from rich.console import Console
@@ -18,9 +18,7 @@ from dreaming import configuration, days, report, terminal
 from dreaming.agent import Agent
 from dreaming.arms import Examination
 from dreaming.days import Day
-
-if TYPE_CHECKING:
-  from dreaming.sleep import night as night_lib
+from dreaming.sleep.outcome import Outcome
 
 STDIN = '-'
 
@@ -101,7 +99,7 @@ def status(agent: Agent, console: Console) -> int:
   return 0
 
 
-def _sleep(agent: Agent, day: Day | None, console: Console) -> night_lib.Outcome:
+def _sleep(agent: Agent, day: Day | None, console: Console) -> Outcome:
   """A night, that of a scripted day right after its last interaction."""
   with report.progress(console) as progress:
     user, now = (day.user, day.interactions[-1].time + 1) if day else (None, None)

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import pathlib
@@ -19,11 +18,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from dreaming import configuration
 from dreaming.arms import ARMS
+from dreaming.sleep import metrics
+from dreaming.sleep.outcome import Outcome
 
 if TYPE_CHECKING:
-  from dreaming.sleep import night as night_lib
+  from dreaming.sleep.night import Progress as NightProgress
 
 RESULT = 'result.json'
 PLOT = 'result.png'
@@ -31,7 +31,7 @@ PLOT = 'result.png'
 # ---- Nights ----
 
 
-def line(outcome: night_lib.Outcome) -> str:
+def line(outcome: Outcome) -> str:
   """What became of a night, in one line; loud when it changed nothing."""
   if outcome.promoted and outcome.generation is not None:
     return (
@@ -42,19 +42,15 @@ def line(outcome: night_lib.Outcome) -> str:
   return f'NIGHT {outcome.number} CHANGED NOTHING ({outcome.state}): {outcome.reason}'
 
 
-def night(outcome: night_lib.Outcome, workdir: pathlib.Path) -> dict[str, Any]:
+def night(outcome: Outcome, workdir: pathlib.Path) -> dict[str, Any]:
   """A night as plain values, with its losses by step."""
-  from dreaming.sleep import metrics
-
   rows = metrics.read(workdir / 'nights' / f'{outcome.number:04d}' / 'metrics.jsonl')
-  fields = {f.name: vars(outcome)[f.name] for f in dataclasses.fields(outcome)}
-  fields['generation'] = outcome.generation and outcome.generation.number
-  fields['rows'] = [dataclasses.asdict(row) for row in outcome.rows]
-  return configuration.plain({**fields, 'losses': [r for r in rows if r['step'] == 'train']})
+  losses = [row for row in rows if row['step'] == 'train']
+  return {'number': outcome.number, **outcome.plain(), 'losses': losses}
 
 
 @contextlib.contextmanager
-def progress(console: Console) -> Iterator[night_lib.Progress]:
+def progress(console: Console) -> Iterator[NightProgress]:
   """A line for each step of a night, with its bar, its time, and the latest values."""
   columns = ('{task.description:<8}', BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
   with Progress(*columns, TextColumn('{task.fields[values]}'), console=console) as bars:
@@ -103,16 +99,16 @@ def show_facts(facts: Sequence[tuple[str, float]], console: Console) -> None:
 
 def show_night(night: Mapping[str, Any], console: Console) -> None:
   """The gate's rows of one night, and where its time went."""
-  title = f'Night {night["number"]}: {night["state"]}'
+  title = f'Night {night["number"]}: {night["outcome"]}'
   table = Table(title=title, title_justify='left')
   for column in ('gate', 'value', 'limit', ''):
     table.add_column(column, justify='left' if column == 'gate' else 'right')
-  for row in night.get('rows', ()):
+  for row in night['gate']:
     value = 'not measured' if row['value'] is None else f'{row["value"]:+.3f}'
     table.add_row(row['name'], value, f'{row["limit"]}', 'ok' if row['ok'] else 'FAILED')
   if table.row_count:
     console.print(table)
-  spent = ', '.join(f'{step} {s:.0f} s' for step, s in night.get('seconds', {}).items())
+  spent = ', '.join(f'{step} {s:.0f} s' for step, s in night['seconds'].items())
   if spent:
     console.print(f'Night {night["number"]}: {spent}', highlight=False)
 
@@ -148,7 +144,7 @@ def plot(workdir: pathlib.Path, result: Mapping[str, Any], cache: pathlib.Path) 
   _draw_arms(recall, result['days'])
   night = result['nights'][-1] if result['nights'] else {}
   _draw_losses(losses, night.get('losses', []))
-  _draw_gate(gate, night.get('rows', []))
+  _draw_gate(gate, night.get('gate', []))
   path, temporary = workdir / PLOT, workdir / f'.tmp-{PLOT}'
   figure.savefig(temporary, format='png', dpi=120)
   os.replace(temporary, path)

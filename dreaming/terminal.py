@@ -166,9 +166,8 @@ class _Chat:
   def _dreams(self, _: str) -> None:
     dreams = self._agent.dreams()
     for d in dreams:
-      text = ' / '.join(
-        [d.text, *(f'{p.question} {p.answer}' for p in d.pairs)] if d.pairs else [d.text]
-      )
+      parts = [d.text, *(f'{p.question} {p.answer}' for p in d.pairs)]
+      text = ' / '.join(part for part in parts if part)
       why = '' if d.status == Status.KEPT else f'  (rejected: {_line(d.quality.reason)})'
       sources = ','.join(map(str, d.sources))
       self._say(f'{d.style:<12} of {sources:<8} {_line(text)}{why}')

@@ -27,8 +27,7 @@ DAY = days.Day(
 )
 
 
-@pytest.fixture
-def config(tmp_path, tmp_path_factory):
+def tiny_config(tmp_path, tmp_path_factory):
   c = tiny.get_config()
   c.workdir = str(tmp_path / 'life')
   c.cache = str(tmp_path_factory.getbasetemp() / 'cache')
@@ -38,8 +37,21 @@ def config(tmp_path, tmp_path_factory):
 
 
 @pytest.fixture
-def agent(config):
+def config(tmp_path, tmp_path_factory):
+  return tiny_config(tmp_path, tmp_path_factory)
+
+
+@pytest.fixture(scope='module')
+def voice(tmp_path_factory):
+  """Base and decoder, traced once for all lives of this module."""
+  with Agent(tiny_config(tmp_path_factory.mktemp('voice'), tmp_path_factory)) as a:
+    return {'base': a.base, 'decoder': a.decoder}
+
+
+@pytest.fixture
+def agent(config, voice):
   with Agent(config) as a:
+    vars(a).update(voice)
     yield a
 
 
@@ -113,7 +125,7 @@ def test_a_refused_message_costs_nothing(agent, text, why):
     agent.reply(text)
   assert '\n' not in str(e.value)
   assert not agent.diary.experiences()
-  assert 'base' not in vars(agent)  # no weights were loaded for it
+  assert 'identity' not in vars(agent)  # nothing was loaded for it
 
 
 def test_a_message_longer_than_the_context_is_answered(agent):
