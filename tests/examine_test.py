@@ -179,6 +179,8 @@ def test_nll_is_that_of_the_whole_text(tiny, monkeypatch):
   assert count == len(tiny.tokenizer.encode(text.strip()))
   windows = examine._windows(tiny.tokenizer, text, 90)
   assert ''.join(windows) == text.rstrip() and len(windows) == -(-count // 90)
+  quick, some = examine.generic_nll(decoder, mind, quick=True)
+  assert 0 < some < count and quick != nll
   flat = Mind(params=jax.tree.map(jnp.zeros_like, tiny.params))  # all tokens are as likely
   assert examine.generic_nll(decoder, flat)[0] == pytest.approx(math.log(512), rel=1e-5)
   assert nll != pytest.approx(math.log(512), rel=1e-3)
@@ -187,4 +189,4 @@ def test_nll_is_that_of_the_whole_text(tiny, monkeypatch):
 def test_the_cache_file_holds_no_text_but_numbers(tiny, tmp_path):
   examine.known(Parrot({}, tiny.tokenizer), Mind(params={}), 'ab', tmp_path)
   (path,) = (tmp_path / 'exam').iterdir()
-  assert json.loads(path.read_text()) == {'right': [], 'nll': 2.0}
+  assert json.loads(path.read_text()) == {'right': [], 'nll': 2.0, 'quick_nll': 2.0}

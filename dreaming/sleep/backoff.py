@@ -1,8 +1,8 @@
 """Prunes a trained Green by as much as it bears, and lets it recover.
 
 The amounts are tried from the largest on. Each is: mask the smallest merged weights, train a few
-steps more with what is left, look at the nll of generic text. The first that keeps it within the
-gate's limit is taken, the last one in any case: then the whole exam decides.
+steps more with what is left, take a quick look at the nll of generic text. The first that keeps
+it within the gate's limit is taken, the last one in any case: then the whole exam decides.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def back_off(
   start: int = 0,
   on_attempt: Callable[[Attempt], Any] = lambda attempt: None,
 ) -> Pruned:
-  """The first amount from `start` on whose generic nll is at most `max_nll`, or else the last.
+  """The first amount from `start` on whose quick nll is at most `max_nll`, or else the last.
 
   Args:
     trained: Green's adapter as it came from training; it is not changed.
@@ -132,7 +132,7 @@ def _nll(
 ) -> float:
   green = bluegreen.wake(base, adapter, drop, scale=scale, number=0)
   try:
-    return examine.generic_nll(decoder, green)[0]
+    return examine.generic_nll(decoder, green, quick=True)[0]
   finally:
     decoder.forget(green)
 

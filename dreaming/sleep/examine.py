@@ -105,10 +105,10 @@ def answer_losses(decoder: Decoder, mind: Mind, questions: Sequence[Question]) -
   return np.array([-float(np.mean(row)) for row in rows])
 
 
-def generic_nll(decoder: Decoder, mind: Mind) -> tuple[float, int]:
-  """(nats a token, tokens) of generic text that no night trains on."""
+def generic_nll(decoder: Decoder, mind: Mind, *, quick: bool = False) -> tuple[float, int]:
+  """(nats a token, tokens) of generic text that no night trains on; `quick` reads a third of it."""
   limit = min(_WINDOW, decoder.cache_length - 2)
-  texts = _windows(decoder.tokenizer, _generic(), limit)
+  texts = _windows(decoder.tokenizer, _generic(), limit)[:: 3 if quick else 1]
   total, count = 0.0, 0
   for some in np.array_split(np.arange(len(texts)), -(-len(texts) // _ROWS)):
     rows = [texts[i] for i in some]
@@ -138,6 +138,7 @@ class Known:
 
   general: tuple[Question, ...]
   nll: float
+  quick_nll: float  # of the third of the text that a quick look reads
 
 
 def known(decoder: Decoder, base: Mind, base_digest: str, cache: pathlib.Path) -> Known:
@@ -149,17 +150,19 @@ def known(decoder: Decoder, base: Mind, base_digest: str, cache: pathlib.Path) -
   path = cache / 'exam' / f'{key}.json'
   try:
     found = json.loads(path.read_text())
-    return Known(general=tuple(questions[int(i)] for i in found['right']), nll=float(found['nll']))
+    general = tuple(questions[int(i)] for i in found['right'])
+    return Known(general=general, nll=float(found['nll']), quick_nll=float(found['quick_nll']))
   except (OSError, ValueError, KeyError, TypeError, IndexError):
     pass  # none yet, or damaged: taken anew
   right = judge(questions, ask(decoder, base, [q.text for q in questions]))
-  nll, _ = generic_nll(decoder, base)
+  nll, quick_nll = (generic_nll(decoder, base, quick=quick)[0] for quick in (False, True))
   indices = [i for i, r in enumerate(right) if r]
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f'.{path.stem}-{uuid.uuid4().hex}')
-  temporary.write_text(json.dumps({'right': indices, 'nll': nll}))
+  temporary.write_text(json.dumps({'right': indices, 'nll': nll, 'quick_nll': quick_nll}))
   temporary.rename(path)
-  return Known(general=tuple(questions[i] for i in indices), nll=nll)
+  general = tuple(questions[i] for i in indices)
+  return Known(general=general, nll=nll, quick_nll=quick_nll)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

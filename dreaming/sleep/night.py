@@ -200,14 +200,11 @@ class _Night:
       parent = lineage.adapter(self.root, self.chosen['parent'], self.config.train)
       lessons = self._make_corpus()
       with self._timed('train'):
+        on_step = self._on_step('train', self.config.train.steps)
         trained = train.train(
-          *(self.base.params, self.base.arch, lessons),
-          config=self.config.train,
-          seed=self.seed,
-          adapter=parent,
-          on_step=self._on_step('train', self.config.train.steps),
-          checkpoint=self.work / 'train',
-        )
+          self.base.params, self.base.arch, lessons, config=self.config.train, seed=self.seed,
+          adapter=parent, on_step=on_step, checkpoint=self.work / 'train',
+        )  # fmt: skip
       digest = artifacts.write(path, trained.adapter)
       self._leave('train', {'digest': digest, 'steps': int(trained.steps_done)})
       found = artifacts.read(path, digest)
@@ -226,14 +223,11 @@ class _Night:
       self.progress('prune', index + 1, len(config.amounts), values)
 
     with self._timed('prune'):
+      max_nll = self._known().quick_nll * (1 + self.config.gate.max_nll_increase)
       pruned = backoff.back_off(
-        *(self.decoder, self.base, trained, self._recover),
-        config=config,
-        scale=self.config.train.scale,
-        max_nll=self._known().nll * (1 + self.config.gate.max_nll_increase),
-        start=start,
-        on_attempt=on_attempt,
-      )
+        self.decoder, self.base, trained, self._recover, config=config,
+        scale=self.config.train.scale, max_nll=max_nll, start=start, on_attempt=on_attempt,
+      )  # fmt: skip
     index, digest = pruned.index, artifacts.write(path, pruned.adapter)
     attempts = backoff.describe(pruned.attempts)
     self._leave('prune', {'index': index, 'digest': digest, 'attempts': attempts})
