@@ -219,7 +219,7 @@ class Agent(Life):
       workdir=self.workdir,
       cache=self.cache,
       config=config,
-      embedder=self.embedder.name,
+      embedder=self.embedder,
       now=now,
       progress=progress,
     )
@@ -310,8 +310,8 @@ class Agent(Life):
     )
 
   def _speak(self, text: str, user: str, now: float, retrieval: bool) -> Iterator[str]:
-    mind = self.identity.blue  # a swap in between does not change this reply
     recalled = self._recall(text, now) if retrieval else []
+    mind = self.identity.blue  # a swap in between does not change this reply
     turns = self._turns.setdefault(user, [])
     prompt = self._prompt(text, user, recalled, turns[-_TURNS:])
     read = [

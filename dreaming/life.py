@@ -72,8 +72,8 @@ class Life:
   def base(self) -> weights.Base:
     """The frozen weights, spread over the mesh."""
     compile_cache(self.cache)
-    base = weights.load(self._model, self.cache, seed=self.config.seed)
     mesh = sharding.make_mesh(self._mesh)
+    base = weights.load(self._model, self.cache, seed=self.config.seed)
     if mesh.size > 1:
       params = sharding.shard(base.params, mesh, sharding.BASE)
       base = dataclasses.replace(base, params=params)

@@ -8,10 +8,8 @@ Modes:
   sleep    one night over what was said since the last
   examine  ask the days' questions in four arms: base, retrieval, weights, both
   status   who serves, and what the diary holds; loads no weights
-
-configs/default.py has every field. An identity lives in config.workdir; nothing is written outside
-of it and of config.cache. --verbosity=1 shows where in the code an error came from. Exit codes:
-0 all is well, 1 a night changed nothing, 2 a mistake in what was given, 130 interrupted.
+configs/default.py has every field; nothing is written outside config.workdir and config.cache.
+Exit codes: 0, 1 a night changed nothing, 2 a mistake (--verbosity=1 says where), 130 interrupted.
 """
 
 import pathlib
@@ -22,19 +20,16 @@ from ml_collections import config_flags
 
 _DEFAULT = pathlib.Path(__file__).parents[1] / 'configs' / 'gemma3_270m.py'
 _CONFIG = config_flags.DEFINE_config_file('config', str(_DEFAULT), lock_config=True)
-_MODES = ('live', 'chat', 'sleep', 'examine', 'status')
-_MODE = flags.DEFINE_enum('mode', 'live', _MODES, 'What to do.')
+_MODE = flags.DEFINE_enum('mode', 'live', ['live', 'chat', 'sleep', 'examine', 'status'], '')
 
 
-def main(argv: list[str]) -> None:
-  del argv
+def main(_: list[str]) -> None:
   try:
     from dreaming import live  # imports jax, which --help and a mistyped flag need not wait for
 
     sys.exit(live.run(_MODE.value, _CONFIG.value))
   except KeyboardInterrupt:
-    print('\ninterrupted: what was said is kept, and a night goes on where it was', file=sys.stderr)
-    sys.exit(130)
+    refuse('interrupted; what was said is kept, and a night goes on where it was', 130)
   except (ValueError, OSError) as e:
     if logging.level_debug():
       raise
@@ -42,12 +37,11 @@ def main(argv: list[str]) -> None:
 
 
 def parse(argv: list[str]) -> list[str]:
-  """Flags and configuration; a mistake in them is one line."""
   if {'--help', '-h', '--helpshort'} & set(argv):
     sys.exit(print(__doc__.strip()))
   try:
-    if rest := flags.FLAGS(argv)[1:]:
-      raise ValueError(f'{rest[0]!r} is no flag: write --NAME=VALUE; --help says more')
+    for word in flags.FLAGS(argv)[1:]:
+      refuse(f'{word!r} is no flag: write --NAME=VALUE; --help says more')
     _CONFIG.value.to_dict()
   except (flags.Error, ValueError, TypeError, OSError, ImportError, SyntaxError) as e:
     refuse(e)
@@ -56,9 +50,9 @@ def parse(argv: list[str]) -> list[str]:
   return argv[:1]
 
 
-def refuse(why: object) -> None:
+def refuse(why: object, code: int = 2) -> None:
   print('dreaming:', ' '.join(str(why).replace(r'\n', ' ').split()), file=sys.stderr)
-  sys.exit(2)
+  sys.exit(code)
 
 
 if __name__ == '__main__':
