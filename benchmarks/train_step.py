@@ -132,7 +132,7 @@ def main() -> int:
 
     result = common.Result(
       'train_step', args, rows=len(batches[0].tokens), length=LENGTH, rank=args.rank,
-      dtype=args.dtype,      shortlist=len(shortlist), loss_tokens=tokens, peer=versions,
+      dtype=args.dtype, shortlist=len(shortlist), loss_tokens=tokens, peer=versions,
     )  # fmt: skip
     sides = {'ours': ours, 'peer': lambda: theirs('peer')}
     seconds = common.in_turn(sides, args.rounds, warm_up=1 if args.quick else 2)
