@@ -60,7 +60,9 @@ def progress(console: Console) -> Iterator[NightProgress]:
       text = '  '.join(f'{k.replace("_", " ")} {v:.3g}' for k, v in list(values.items())[:4])
       if step not in tasks:
         tasks[step] = bars.add_task(step, total=None, values='')
-      bars.update(tasks[step], completed=done, total=total or None, values=text)
+      if total:  # without one the step has only begun, or is measured in one go
+        bars.update(tasks[step], total=total)
+      bars.update(tasks[step], completed=done, values=text)
 
     yield show
 
@@ -90,7 +92,7 @@ def show_facts(facts: Sequence[tuple[str, float]], console: Console) -> None:
   if not facts:
     return
   table = Table(title='Facts in the weights, diary closed', title_justify='left')
-  table.add_column('right', justify='right')
+  table.add_column('right', justify='right', min_width=5)
   table.add_column('what was said', overflow='ellipsis', no_wrap=True)
   for said, share in facts:
     table.add_row(_percent(share), escape(' '.join(said.split())))

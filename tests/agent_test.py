@@ -235,8 +235,23 @@ def test_a_question_without_notes_is_in_the_very_format_that_nights_train():
   assert prompt.text == prompts.question('What is the capital of Peru?')
 
 
-def test_a_question_is_in_the_third_person():
-  assert "Priya's" in build('What is my pet called?').text
+@pytest.mark.parametrize(
+  'asked, read',
+  [
+    ('What is my pet called?', "What is Priya's pet called?"),
+    ('What do I do for a living?', 'What does Priya do for a living?'),
+    ('Am I happy, and who told me?', 'Is Priya happy, and who told Priya?'),
+    ('Which town am I longing for?', 'Which town is Priya longing for?'),
+    ('Where have I been since I\u2019m here?', 'Where has Priya been since Priya is here?'),
+    ('Is it mine?', "Is it Priya's?"),
+    ('Who won World War I, and should I know?', 'Who won World War I, and should Priya know?'),
+    ('Who is Amy to Mimi, in Meran?', 'Who is Amy to Mimi, in Meran?'),
+  ],
+)
+def test_a_question_is_in_the_third_person(asked, read):
+  assert prompts.third_person(asked, 'Priya') == read
+  assert build(asked).text == prompts.question(read)
+  assert prompts.third_person('my \\1 {} dog', 'A\\1{}') == "A\\1{}'s \\1 {} dog"
 
 
 def test_notes_are_one_line_each_oldest_first_and_cannot_be_forged():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 QUESTION = 'Q: '
 ANSWER = 'A:'
 
@@ -28,3 +30,42 @@ def question(text: str) -> str:
 
 def question_opening(words: str) -> str:
   return QUESTION + words
+
+
+# The first that matches at a place holds. Verbs only where one with the subject makes a pair.
+_FIRST_PERSON = (
+  (r"I'm|I am", '{} is'),
+  (r"I've|I have", '{} has'),
+  (r"I'll", '{} will'),
+  (r"I'd", '{} would'),
+  (r'I do', '{} does'),
+  (r"don't I", "doesn't {}"),
+  (r"haven't I", "hasn't {}"),
+  (r'am I', 'is {}'),
+  (r'do I', 'does {}'),
+  (r'have I', 'has {}'),
+  (r'my|mine', "{}'s"),
+  (r'I|me|myself', '{}'),
+)
+_ANY_FIRST_PERSON = re.compile(
+  '|'.join(rf"(?P<p{i}>(?<![\w'])(?:{p})(?![\w']))" for i, (p, _) in enumerate(_FIRST_PERSON)),
+  re.IGNORECASE,
+)
+
+_NUMERAL_AFTER = re.compile(r'\w\s+[A-Z]\w*\s+$')  # 'who won World War I', 'where was Otto I'
+
+
+def third_person(text: str, user: str) -> str:
+  """A user's question as someone else would ask it, which is how nights learn facts.
+
+  'What is my pet called?' said by Priya is "What is Priya's pet called?".
+  """
+
+  def about(match: re.Match[str]) -> str:
+    if match.group() == 'I' and _NUMERAL_AFTER.search(match.string[: match.start()]):
+      return 'I'
+    number = int(match.lastgroup.removeprefix('p'))
+    said = _FIRST_PERSON[number][1].format(user)
+    return said[0].upper() + said[1:] if match.group()[0].isupper() else said
+
+  return _ANY_FIRST_PERSON.sub(about, text.replace('\u2019', "'"))
