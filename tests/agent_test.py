@@ -92,6 +92,23 @@ def test_recalled_text_is_read_but_never_logged(agent):
   assert not agent.why().recalled and 'Biscuit' not in agent.why().prompt
 
 
+def test_an_answer_reads_notes_only_with_retrieval(agent, monkeypatch):
+  agent.observe('My parrot is called Biscuit.', now=1000.0)
+  read = []
+
+  def generate(mind, asked, *, prefix, **_):
+    read.append((mind.generation, prefix, *asked))
+    return [' Biscuit '] * len(asked)
+
+  monkeypatch.setattr(agent.decoder, 'generate', generate)
+  question = 'What is my parrot called?'
+  assert agent.answer([question], generation=0) == ['Biscuit']
+  assert agent.answer([question], retrieval=True) == ['Biscuit']
+  plain = prompts.question("What is Priya's parrot called?")
+  note = 'Note (1970-01-01): Priya said: "My parrot is called Biscuit."\n'
+  assert read == [(0, prompts.ANSWER_PREFIX, plain), (0, chat.NOTES_PREFIX, note + plain)]
+
+
 def test_a_reply_that_is_left_early_keeps_the_message(agent, monkeypatch):
   monkeypatch.setattr(agent.decoder, 'stream', lambda *_, **__: iter(['One', ' two', ' three']))
   pieces = agent.reply('I have a parrot.', stream=True)
