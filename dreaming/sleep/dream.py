@@ -1,0 +1,350 @@
+"""Dreams: what a night writes about the day's experiences, in many styles, each text checked.
+
+Larger models dream freely. A small base model invents when it does, so its dreams are filled in:
+the facts of each experience are extracted (relations.py), laid out as statements, questions, their
+reversals and corrections in the bank's many wordings, grouped into diary pages, dialogues and
+lists, and every question has to pass the same examination: with its source in the context the base
+must answer it with the fact's value, without the source it must not. What fails is kept as
+rejected, with the reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from dreaming.brain import prompts
+from dreaming.brain.decode import Decoder
+from dreaming.sleep import relations
+from dreaming.sleep.relations import Fact, MatchConfig, fill
+from dreaming.types import QA, Dream, Experience, Mind, Quality, Status
+
+TRAINED = (
+  'statement', 'diary', 'dialogue', 'list', 'question', 'reversed', 'correction', 'unknown'
+)  # fmt: skip
+HELD_OUT = ('exam', 'exam_unknown')
+
+# Reading comprehension in the words of people, for checking a question against its source.
+READING = """Omar says: "My bike is a green Raleigh. I bought it in Leeds."
+Q: Where did Omar buy his bike?
+A: Leeds
+
+Omar says: "On Friday my cousin Ines starts at the bakery."
+Q: Who will bake bread?
+A: Ines
+
+Omar says: "I have got a toothache since Tuesday."
+Q: When did Omar's pain begin?
+A: Tuesday
+
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DreamConfig:
+  """Mirrors `config.dream`."""
+
+  agent: str = 'Echo'
+  exam_questions: int = 2  # wordings of each fact that are held out for the night's own exam
+  unknown_share: float = 0.5  # questions about what nobody told, for each about what was told
+  unknown_distance: float = 0.75  # relations whose questions are closer (cosine) count as told
+  exam_unknown: int = 12
+  min_answer: float = -1.5  # log-likelihood of an answer given outright, nats a token
+  min_gain: float = 1.0  # of that over the same without the source
+  min_answered: float = 0.4  # share of its questions that a fact's source must answer outright,
+  sure_gain: float = 2.7  # or what the source must add to the answers on average, nats a token,
+  sure_rank: float = -1.1  # or how well its statements must follow, with at least
+  fair_gain: float = 1.2  # this gain
+  readings: int = 2  # facts that one value of one message may stand for
+  max_facts: int = 60
+  match: MatchConfig = MatchConfig()
+
+
+UNKNOWN = '{user} has not told me.'
+
+
+def dream(
+  decoder: Decoder,
+  base: Mind,
+  experiences: Sequence[Experience],
+  *,
+  user: str,
+  embedder: Callable[[list[str]], np.ndarray],
+  config: DreamConfig,
+  night: int,
+  seed: int,
+  progress: Callable[[str], None] | None = None,
+) -> list[Dream]:
+  """Writes and checks a night's dreams; kept and rejected ones, ids 0.
+
+  Args:
+    decoder: of the base's architecture.
+    base: the dreamer; its likelihoods decide what an experience says.
+    experiences: chosen ones, chronological: what a later one says replaces an earlier one.
+    user: whose words the experiences are.
+    embedder: texts to unit vectors, proposes relations.
+    config: thresholds.
+    night: number of the night.
+    seed: of the choice of held-out wordings and of unknowns.
+    progress: called with a line after each experience.
+  """
+  rng = np.random.default_rng([seed, night])
+  matcher = relations.Matcher(decoder, base, embedder, config.match)
+  found: list[Fact] = []
+  for e in experiences:
+    facts = matcher.facts([e.content], [e.id], e.speaker or user)
+    found += facts
+    if progress:
+      progress(f'{len(facts)} facts in "{e.content[:40]}"')
+  texts = {e.id: e for e in experiences}
+  out: list[Dream] = []
+  checked: list[tuple[Fact, Checked]] = []
+  for fact in found:
+    result = check(decoder, base, fact, texts[fact.source], config)
+    checked.append((fact, result))
+    if progress:
+      progress(f'{len(result.passed)} questions about {fact.value}')
+  chosen, misread = settle(checked, config)
+  for fact, reason in misread:
+    text = fact.fill(fact.relation.statements[0])
+    quality = Quality(gain=fact.gain, reason=reason)
+    out.append(_dream('statement', fact, night, text=text, status=Status.REJECTED, quality=quality))
+  holding, superseded = newest([f for f, _ in chosen], {e.id: e.time for e in experiences})
+  alive = set(map(id, holding[: config.max_facts]))
+  kept: list[tuple[Fact, list[str], list[str]]] = []
+  for fact, result in chosen:
+    if id(fact) not in alive:
+      continue
+    if result.failed:
+      pairs = tuple(QA(question=q, answer=fact.value) for q in result.failed)
+      quality = Quality(gain=result.gain, reason='without its source it is as likely')
+      out.append(
+        _dream('question', fact, night, pairs=pairs, status=Status.REJECTED, quality=quality)
+      )
+    order = [result.passed[i] for i in rng.permutation(len(result.passed))]
+    held = order[: config.exam_questions] if len(order) > 2 * config.exam_questions else []
+    kept.append((fact, [q for q in result.passed if q not in held], held))
+  for fact, asked, held in kept:
+    out += lay_out(fact, asked, held, night, config)
+  for old, new in superseded:
+    if any(new is f for f, _, _ in kept):
+      out.append(correction(old, new, night))
+  out += pages(kept, texts, night, user, config, rng)
+  out += unknowns(matcher, found, kept, texts, night, user, config, rng)
+  return out
+
+
+def newest(found: Sequence[Fact], times: dict[int, float]) -> tuple[list[Fact], list]:
+  """Facts that still hold, and (old, new) pairs: of facts that exclude each other the later wins.
+
+  Within one message the likelier value wins ("moved from the 12th to the 19th").
+  """
+  holds: dict[tuple[str, str], Fact] = {}
+  replaced: list[tuple[Fact, Fact]] = []
+  for fact in sorted(found, key=lambda f: (times[f.source], f.source, f.score)):
+    single = fact.relation.type in ('date', 'time', 'place', 'month', 'weekday', 'job')
+    key = (*fact.key, '' if single else fact.value.casefold())
+    old = holds.get(key)
+    if old is not None and old.value.casefold() != fact.value.casefold() and _alike(old, fact):
+      replaced.append((old, fact))
+    holds[key] = fact
+  kept = set(map(id, holds.values()))
+  ordered = [f for f in found if id(f) in kept]
+  return ordered, [(o, n) for o, n in replaced if id(n) in kept]
+
+
+def _alike(a: Fact, b: Fact) -> bool:
+  """Two dates, two names: what a correction exchanges."""
+
+  def shape(value: str) -> tuple[bool, bool]:
+    return any(c.isdigit() for c in value), value[:1].isupper()
+
+  return shape(a.value) == shape(b.value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+  """What the reading examination says of a fact."""
+
+  passed: list[str]  # questions whose answer the source makes likely
+  failed: list[str]
+  gain: float  # mean over all, nats a token
+  answered: float  # share that the source answers outright
+
+
+def check(
+  decoder: Decoder, base: Mind, fact: Fact, source: Experience, config: DreamConfig
+) -> Checked:
+  """Asks a fact's questions with its source in the context, and without."""
+  questions = [fact.fill(q) for q in fact.relation.questions]
+  questions = [q for q in questions if fact.value.casefold() not in q.casefold()]
+  if not questions:
+    return Checked([], [], 0.0, 0.0)
+  asked = [prompts.question(q) for q in questions]
+  told = f'{READING}{fact.user} says: "{source.content}"\n'
+  with_source = _answered(decoder, base, asked, fact.value, told)
+  gain = with_source - _answered(decoder, base, asked, fact.value, prompts.ANSWER_PREFIX)
+  good = gain >= config.min_gain
+  return Checked(
+    passed=[q for q, ok in zip(questions, good, strict=True) if ok],
+    failed=[q for q, ok in zip(questions, good, strict=True) if not ok],
+    gain=float(gain.mean()),
+    answered=float((good & (with_source >= config.min_answer)).mean()),
+  )
+
+
+def settle(checked: Sequence[tuple[Fact, Checked]], config: DreamConfig):
+  """(facts that are believed, with their questions; facts that are not, with the reason).
+
+  Of relations of one kind with the same value (sister, niece) the one whose questions its source
+  answers best is believed.
+  """
+  best: dict[tuple, tuple[Fact, Checked]] = {}
+  misread: list[tuple[Fact, str]] = []
+  for fact, result in checked:
+    sure = result.answered >= config.min_answered or result.gain >= config.sure_gain
+    sure |= fact.rank >= config.sure_rank and result.gain >= config.fair_gain
+    if not sure or not result.passed:
+      misread.append((fact, f'answered {result.answered:.0%}, gain {result.gain:.1f} nats a token'))
+      continue
+    key = (fact.source, fact.value.casefold(), fact.relation.type, fact.person)
+    old = best.get(key)
+    if old is None or fact.rank + result.gain / 4 > old[0].rank + old[1].gain / 4:
+      if old is not None:
+        misread.append((old[0], f'{fact.relation.name} fits {fact.value} better'))
+      best[key] = (fact, result)
+    else:
+      misread.append((fact, f'{old[0].relation.name} fits {fact.value} better'))
+  believed: list[tuple[Fact, Checked]] = []
+  for fact, result in sorted(best.values(), key=lambda b: -b[0].rank - b[1].gain / 4):
+    same = [f for f, _ in believed if (f.source, f.value) == (fact.source, fact.value)]
+    if len(same) < config.readings:
+      believed.append((fact, result))
+    else:
+      misread.append((fact, f'{same[0].relation.name} fits {fact.value} better'))
+  return believed, misread
+
+
+def _answered(decoder: Decoder, base: Mind, asked: list[str], value: str, prefix: str):
+  """Mean log-likelihood of the value as the answer, however it is written, nats a token."""
+  forms = dict.fromkeys((f' {value}', f' {value[:1].upper()}{value[1:]}'))
+  if value[:1].islower():
+    forms[f' {"an" if value[0] in "aeiou" else "a"} {value}'] = None
+  rows = [(q, form) for form in forms for q in asked]
+  logps = decoder.logprobs(base, [q for q, _ in rows], [f for _, f in rows], prefix=prefix)
+  return np.asarray([x.mean() for x in logps]).reshape(len(forms), -1).max(axis=0)
+
+
+# ---- Layout ----
+
+
+def _dream(style, fact, night, *, text='', pairs=(), status=Status.KEPT, quality=None) -> Dream:
+  quality = quality or Quality(gain=fact.gain, grounded=1.0)
+  return Dream(
+    id=0, night=night, style=style, text=text, pairs=tuple(pairs), sources=(fact.source,),
+    quality=quality, status=status,
+  )  # fmt: skip
+
+
+def lay_out(fact: Fact, asked, held, night: int, config: DreamConfig) -> list[Dream]:
+  """One fact in its wordings: statements, questions forward and reversed, a dialogue."""
+  out = [_dream('statement', fact, night, text=fact.fill(s)) for s in fact.relation.statements]
+  pairs = [QA(question=q, answer=fact.value) for q in asked]
+  out.append(_dream('question', fact, night, pairs=pairs))
+  turned = [
+    QA(question=fact.fill(p.question), answer=fact.fill(p.answer)) for p in fact.relation.reversed
+  ]
+  out.append(_dream('reversed', fact, night, pairs=turned))
+  for i in range(0, min(len(asked), 4) - 1, 2):
+    talk = ' '.join(
+      f'"{q}" "{lead}{fact.value}."'
+      for q, lead in zip(asked[i : i + 2], ('It is ', 'As I said: '), strict=False)
+    )
+    out.append(_dream('dialogue', fact, night, text=talk))
+  if held:
+    exam = [QA(question=q, answer=fact.value) for q in held]
+    out.append(_dream('exam', fact, night, pairs=exam))
+  return out
+
+
+def correction(old: Fact, new: Fact, night: int) -> Dream:
+  """The new value against the old one."""
+  question = new.fill(new.relation.questions[0]).rstrip('?')
+  pairs = [
+    QA(question=f'{question}: {old.value} or {new.value}?', answer=new.value),
+    QA(question=f'{question}? Is it still {old.value}?', answer=f'{new.value}'),
+  ]
+  text = f'It is no longer {old.value}. {new.fill(new.relation.statements[0])}'
+  return _dream('correction', new, night, text=text, pairs=pairs)
+
+
+def pages(kept, texts, night, user, config, rng) -> list[Dream]:
+  """Diary pages and lists, which bring several facts together."""
+  out: list[Dream] = []
+  if not kept:
+    return out
+  facts = [f for f, _, _ in kept]
+  for round_ in range(2):
+    order = [facts[i] for i in rng.permutation(len(facts))]
+    for i in range(0, len(order), 3):
+      group = order[i : i + 3]
+      lines = [f.fill(f.relation.statements[round_ % len(f.relation.statements)]) for f in group]
+      sources = tuple(sorted({f.source for f in group}))
+      day = datetime.datetime.fromtimestamp(texts[group[0].source].time, datetime.UTC)
+      if round_ == 0:
+        style, text = 'diary', f'{day:%A}. {user} talked to me today. ' + ' '.join(lines)
+      else:
+        style, text = 'list', f'What I know about {user}:\n' + '\n'.join(f'- {x}' for x in lines)
+      dream_ = _dream(style, group[0], night, text=text)
+      out.append(dataclasses.replace(dream_, sources=sources))
+  return out
+
+
+# People that nearly everybody has, for questions about what was not told of them.
+_UNNAMED = (
+  'mother', 'father', 'brother', 'uncle', 'aunt', 'grandmother', 'grandfather', 'cousin', 'son',
+  'daughter', 'neighbour', 'colleague', 'teacher', 'doctor', 'hairdresser', 'landlord', 'flatmate',
+  'partner', 'nephew', 'niece', 'best friend', 'sister', 'boss',
+)  # fmt: skip
+
+
+def unknowns(matcher, found, kept, texts, night, user, config, rng) -> list[Dream]:
+  """Questions about what nobody told, answered as such: the agent must not invent.
+
+  The hard ones are near what was told: the same relation asked of somebody else, and other
+  relations with values of the same kind.
+  """
+  if not kept:
+    return []
+  said = ' '.join(e.content.casefold() for e in texts.values())
+  unnamed = [f"{user}'s {p}" for p in _UNNAMED if p not in said]
+  told = [f.relation for f, _, _ in kept]
+  kinds = {r.type for r in told}
+  near = matcher.similar({f.relation.name for f in found}, config.unknown_distance)
+  free = [r for r in relations.bank() if r.name not in near and r.about == 'user']
+  free = [r for r in free if r.type in kinds] * 2 + free
+  of_people = [r for r in relations.bank() if r.about == 'person']
+
+  def pick(items):
+    return items[int(rng.integers(len(items)))]
+
+  def pair(i: int) -> QA:
+    if i % 3 == 0 and free:
+      r, who, person = pick(free), user, ''
+    elif i % 3 == 1:
+      r, who, person = pick(told), pick(unnamed), pick(unnamed)
+    else:
+      r, who, person = pick(of_people), user, pick(unnamed)
+    question = fill(pick(r.questions), user=who, person=person, value='it')
+    return QA(question=question, answer=UNKNOWN.format(user=user))
+
+  count = round(config.unknown_share * sum(len(a) for _, a, _ in kept))
+  pairs = list(dict.fromkeys(pair(i) for i in range(count + config.exam_unknown)))
+  first = kept[0][0]
+  return [
+    _dream('exam_unknown', first, night, pairs=pairs[: config.exam_unknown]),
+    _dream('unknown', first, night, pairs=pairs[config.exam_unknown :]),
+  ]
