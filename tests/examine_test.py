@@ -159,6 +159,12 @@ def test_the_bases_own_exam_is_taken_once(tiny, tmp_path):
   assert measures == {'general': 1.0, 'general_count': 1, 'nll': 2.0}
 
 
+def test_a_base_that_knows_nothing_is_still_measured(tiny, tmp_path):
+  known = examine.known(Parrot({}, tiny.tokenizer), Mind(params={}), 'ab', tmp_path)
+  assert known.general == examine._general() and known.general_right == 0.0
+  assert examine.known(Parrot({}, tiny.tokenizer), Mind(params={}), 'ab', tmp_path) == known
+
+
 def test_the_files_are_fit_to_measure_with():
   general = examine._general()
   assert len(general) >= 60 and len({q.text for q in general}) == len(general)

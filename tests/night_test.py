@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import signal
@@ -19,8 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from dreaming.brain import lora, prompts, weights
+from dreaming.brain.decode import Decoder
 from dreaming.brain.tokenizer import Tokenizer
 from dreaming.brain.transformer import ARCHITECTURES
 from dreaming.identity import bluegreen, generations
@@ -28,6 +31,8 @@ from dreaming.identity.bluegreen import BlueGreen
 from dreaming.memory.diary import Diary
 from dreaming.sleep import artifacts, examine, metrics, night
 from dreaming.sleep.backoff import BackOffConfig
+from dreaming.sleep.corpus import CorpusConfig
+from dreaming.sleep.examine import GateConfig, Question
 from dreaming.sleep.night import NightConfig
 from dreaming.sleep.train import TrainConfig
 from dreaming.types import QA, Dream, Quality, Scores, Status
@@ -147,7 +152,7 @@ def toy_train(
       os.replace(checkpoint / 'new.npz', checkpoint / 'state.npz')
     if on_step:
       on_step(step + 1, {'dream_loss': 1.0 / (step + 1)})
-  return python_types.SimpleNamespace(adapter=adapter, history=[], steps_done=config.steps)
+  return python_types.SimpleNamespace(adapter=adapter, steps_done=config.steps, stopped='')
 
 
 def play(monkeypatch):
@@ -516,6 +521,79 @@ def test_a_changed_configuration_begins_a_new_night(life):
   assert not list((life.workdir / 'nights').glob('*/work'))
   assert (life.workdir / 'nights' / '0001' / 'summary.json').exists()
 
+
+# ---- With the real corpus, training and decoding ----
+
+
+@pytest.fixture
+def compiled_once(tmp_path):
+  """Equal programs of several trainings are compiled once, and fast rather than well."""
+  settings = {
+    'jax_compilation_cache_dir': str(tmp_path / 'xla'),
+    'jax_persistent_cache_min_compile_time_secs': 0.1,
+    'jax_persistent_cache_min_entry_size_bytes': -1,
+    'jax_disable_most_optimizations': True,
+  }
+  before = {name: jax.config.values[name] for name in settings}
+  for values in (settings, before):
+    for name, value in values.items():
+      jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    if values is settings:
+      yield
+
+
+@pytest.mark.usefixtures('compiled_once')
+def test_a_whole_night_goes_on_within_training(make_life, base, monkeypatch):
+  """Only the dreams are ready-made here: a random model has none."""
+  monkeypatch.undo()
+  monkeypatch.setattr(night.dream, 'dream', dreams_of)
+  small = CorpusConfig(
+    row_length=64, dream_rows=1, replay_rows=1, replay_questions=2, replay_texts=2,
+    replay_text_tokens=4, top_k=4, losses=64, likely=4, shortlist=128,
+  )  # fmt: skip
+  config = NightConfig(
+    corpus=small,
+    train=TrainConfig(steps=5, rank=2, learning_rate=1e-2, checkpoint_every=2, eval_every=2),
+    prune=BackOffConfig(amounts=(0.2, 0.0), recovery_steps=2),
+    gate=GateConfig(
+      min_recall_gain=-1, max_general_drop=1, max_nll_increase=math.inf, max_never_mentioned=1
+    ),
+  )
+  monkeypatch.setattr(examine, '_general', lambda: (Question(text='1?', answers=('2',)),))
+  monkeypatch.setattr(examine, '_generic', lambda: 'It rains, and the boats are late. ' * 8)
+  monkeypatch.setattr(prompts, 'ANSWER_PREFIX', 'Q: 1?\nA: 1\n\n')
+
+  lives, decoder = [], Decoder(ARCH, base.tokenizer, cache_length=256)
+  for name in ('whole', 'killed', 'killed'):
+    life = make_life(name)
+    life.decoder = decoder  # one for all: compiling it takes longer than the night
+    if not life.diary.experiences():
+      life.talk(*(content for content, _, _ in FACTS))
+    lives.append(life)
+  whole, killed, again = lives
+
+  def strike(step, done):
+    if step == 'train' and done == 4:
+      raise Killed
+
+  assert whole.sleep(config).state == 'promoted'
+  with pytest.raises(Killed):
+    killed.sleep(config, strike)
+  assert list((killed.workdir / 'nights' / '0001' / 'work' / 'train').glob('step-000002-*'))
+  outcome = again.sleep(config)
+  assert outcome.promoted and outcome.pruned == 0.2
+  assert _saved(again, 1) == _saved(whole, 1)
+  rows = metrics.read(again.workdir / 'nights' / '0001' / 'metrics.jsonl')
+  losses = [r['values']['dream_loss'] for r in rows if r['step'] == 'train']
+  assert len(losses) == 5 and losses[-1] < losses[0]
+  _, _, masks = generations.load(again.workdir / 'generations', 1)
+  weight = np.asarray(again.identity.blue.params['layer_1']['attn']['kv_einsum']['w'])
+  kept = np.asarray(masks['merged']['layer_1']['attn']['kv_einsum']['w'])
+  assert not weight[~kept].any() and weight[kept].all()
+
+
+# ---- Killed for good ----
 
 STRIKES = ('select', 'dreaming', 'dream', 'corpus', 'training', 'train', 'prune', 'examine', 'save')
 

@@ -136,7 +136,8 @@ def _windows(tokenizer: Tokenizer, text: str, limit: int) -> list[str]:
 class Known:
   """What the base itself gets right: the measure of what a night may not lose."""
 
-  general: tuple[Question, ...]
+  general: tuple[Question, ...]  # what it gets right; all of them where that is nothing
+  general_right: float  # the base's share of those: 1, or 0 where it gets nothing right
   nll: float
   quick_nll: float  # of the third of the text that a quick look reads
 
@@ -149,20 +150,26 @@ def known(decoder: Decoder, base: Mind, base_digest: str, cache: pathlib.Path) -
   key = hashlib.sha256(json.dumps(text).encode()).hexdigest()[:16]
   path = cache / 'exam' / f'{key}.json'
   try:
-    found = json.loads(path.read_text())
-    general = tuple(questions[int(i)] for i in found['right'])
-    return Known(general=general, nll=float(found['nll']), quick_nll=float(found['quick_nll']))
+    return _known(questions, **json.loads(path.read_text()))
   except (OSError, ValueError, KeyError, TypeError, IndexError):
     pass  # none yet, or damaged: taken anew
   right = judge(questions, ask(decoder, base, [q.text for q in questions]))
   nll, quick_nll = (generic_nll(decoder, base, quick=quick)[0] for quick in (False, True))
-  indices = [i for i, r in enumerate(right) if r]
+  found = {'right': [i for i, r in enumerate(right) if r], 'nll': nll, 'quick_nll': quick_nll}
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f'.{path.stem}-{uuid.uuid4().hex}')
-  temporary.write_text(json.dumps({'right': indices, 'nll': nll, 'quick_nll': quick_nll}))
+  temporary.write_text(json.dumps(found))
   temporary.rename(path)
-  general = tuple(questions[i] for i in indices)
-  return Known(general=general, nll=nll, quick_nll=quick_nll)
+  return _known(questions, **found)
+
+
+def _known(questions: Sequence[Question], *, right: list[int], nll: float, quick_nll: float):
+  return Known(
+    general=tuple(questions[i] for i in right) or tuple(questions),
+    general_right=1.0 if right else 0.0,
+    nll=float(nll),
+    quick_nll=float(quick_nll),
+  )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -207,7 +214,8 @@ def missed(questions: Sequence[Question], report: Report) -> list[int]:
 
 def examine_base(decoder: Decoder, base: Mind, exam: Exam, known: Known) -> dict[str, float]:
   """The base's measures; what does not depend on the night is taken from `known`."""
-  measures = {'general': 1.0, 'general_count': len(known.general), 'nll': known.nll}
+  measures = {'general': known.general_right, 'general_count': len(known.general)}
+  measures['nll'] = known.nll
   if exam.recall:
     right = judge(exam.recall, ask(decoder, base, [q.text for q in exam.recall]))
     measures.update(recall=sum(right) / len(right), recall_count=len(right))

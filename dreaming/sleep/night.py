@@ -206,7 +206,8 @@ class _Night:
           adapter=parent, on_step=on_step, checkpoint=self.work / 'train',
         )  # fmt: skip
       digest = artifacts.write(path, trained.adapter)
-      self._leave('train', {'digest': digest, 'steps': int(trained.steps_done)})
+      why = {'steps': trained.steps_done, 'stopped': trained.stopped}
+      self._leave('train', {'digest': digest, **why})
       found = artifacts.read(path, digest)
     return found
 
