@@ -159,7 +159,7 @@ class _Night:
       return self._end('rejected', f'the gate stayed closed: {verdict}', rows=verdict.rows)
     return self._promote(adapter, masks, verdict)
 
-  # ---- Steps: each is skipped when the diary has what it left ----
+  # ---- Steps: each is skipped when the diary has what it left; it logs before it leaves ----
 
   def _select(self, now: float | None) -> Mapping[str, Any]:
     if (left := self._left('select')) is not None:
@@ -188,10 +188,10 @@ class _Night:
         )
       kept = sum(d.status == Status.KEPT for d in dreams)
       counts = {'kept': kept, 'rejected': len(dreams) - kept}
+      self.log.write('dream', 0, counts)
       with self.diary.transaction():
         self.diary.add_dreams(dreams)
         self._leave('dream', counts)
-      self.log.write('dream', 0, counts)
     return self.diary.dreams(night=self.number)
 
   def _train(self) -> Lora:
@@ -360,8 +360,9 @@ class _Night:
       digest, left = artifacts.digest(vars(self._corpus)), self._left('corpus') or {}
       if left.get('digest') != digest:  # new, or the machine changed: not what was trained on
         shutil.rmtree(self.work / 'train', ignore_errors=True)
-        self._leave('corpus', {'digest': digest, 'batches': len(self._corpus.batches)})
-        self.log.write('corpus', 0, {'batches': len(self._corpus.batches)})
+        size = {'batches': len(self._corpus.batches)}
+        self.log.write('corpus', 0, size)
+        self._leave('corpus', {'digest': digest, **size})
     return self._corpus
 
   def _known(self) -> examine.Known:
