@@ -52,7 +52,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.memory.recall_k = 4  # experiences that come into the prompt
   c.memory.recall_weights = (0.2, 0.2, 1.0)  # recency, importance, relevance
   c.memory.recency_half_life_hours = 72.0
-  c.memory.min_relevance = 0.25  # cosine below which nothing is recalled
+  c.memory.min_relevance = 0.1  # cosine below which nothing is recalled
 
   # Sleeping: which experiences.
   c.select = ml_collections.ConfigDict()
@@ -64,7 +64,7 @@ def get_config() -> ml_collections.ConfigDict:
   # Sleeping: dreams. What the fields mean stands in dreaming/sleep/dream.py and relations.py.
   c.dream = ml_collections.ConfigDict()
   c.dream.exam_questions = 2  # wordings of each fact that only the night's own exam sees
-  c.dream.unknown_share = 0.5  # questions about what nobody told, for each about what was told
+  c.dream.unknown_share = 0.8  # questions about what nobody told, for each about what was told
   c.dream.unknown_distance = 0.75  # relations whose questions are closer (cosine) count as told
   c.dream.exam_unknown = 12
   c.dream.min_answer = -1.5  # log-likelihood of an answer given outright, nats a token

@@ -20,18 +20,19 @@ from typing import TYPE_CHECKING, Any
 from ml_collections import ConfigDict
 
 from dreaming import arms
-from dreaming.brain import chat, decode
+from dreaming.brain import chat, decode, prompts
 from dreaming.days import Day
 from dreaming.life import Life
 from dreaming.memory import embed, index, score
 from dreaming.memory import recall as recall_lib
 from dreaming.memory.recall import Recalled
-from dreaming.types import Dream, Experience, Generation
+from dreaming.types import Dream, Experience, Generation, Mind
 
 if TYPE_CHECKING:  # a second of imports that only a night needs
   from dreaming.sleep import night
 
 _TURNS = 2  # of this conversation that a prompt repeats
+_FIRST_THOUGHT = 16  # tokens: enough to see whether the weights know an answer
 _RATED_AT_ONCE = 8  # experiences; each is ten rows
 
 
@@ -147,11 +148,26 @@ class Agent(Life):
     mind = self.identity.blue
     if generation is not None and generation != mind.generation:
       mind = self.identity.mind(generation)
+    speaker = user or self.life.user
+    recalled = [self._recall(q, now) if retrieval else [] for q in questions]
+    fresh = [self._unheld(r, mind) for r in recalled]
+    said = self._ask(mind, questions, speaker, fresh, max_tokens)
+    again = [
+      i for i, reply in enumerate(said) if prompts.is_unknown(reply) and recalled[i] != fresh[i]
+    ]
+    if again:
+      notes = [recalled[i] for i in again]
+      replies = self._ask(mind, [questions[i] for i in again], speaker, notes, max_tokens)
+      for i, reply in zip(again, replies, strict=True):
+        said[i] = reply
+    return said
+
+  def _ask(self, mind, questions, user, recalled, max_tokens) -> list[str]:
+    """One greedy pass over questions with their notes."""
     said = [''] * len(questions)
     asked: dict[tuple[Any, tuple[str, ...]], list[tuple[int, decode.Prompt]]] = {}
-    for i, question in enumerate(questions):
-      recalled = self._recall(question, now) if retrieval else []
-      prompt = self._prompt(question, user or self.life.user, recalled, ())
+    for i, (question, notes) in enumerate(zip(questions, recalled, strict=True)):
+      prompt = self._prompt(question, user, notes, ())
       asked.setdefault((prompt.prefix, prompt.stop), []).append((i, prompt.text))
     for (prefix, stop), rows in asked.items():
       texts = self.decoder.generate(
@@ -295,6 +311,16 @@ class Agent(Life):
   def _recall(self, query: str, now: float) -> list[Recalled]:
     return recall_lib.recall(self.diary, self.index, self.embedder, query, now, self._memory)
 
+  @staticmethod
+  def _unheld(recalled: Sequence[Recalled], mind: Mind) -> list[Recalled]:
+    """Without what the weights have learned: notes of that distract more than they help.
+
+    Where the weights say that they were not told, all notes are read after all.
+    """
+    if mind.generation == 0:
+      return list(recalled)
+    return [r for r in recalled if r.experience.night is None]
+
   def _prompt(
     self, text: str, user: str, recalled: Sequence[Recalled], turns: Sequence[chat.Turn]
   ) -> chat.ReplyPrompt:
@@ -313,6 +339,10 @@ class Agent(Life):
     recalled = self._recall(text, now) if retrieval else []
     mind = self.identity.blue  # a swap in between does not change this reply
     turns = self._turns.setdefault(user, [])
+    fresh = self._unheld(recalled, mind)
+    if fresh != recalled and chat.is_question(text):
+      known = self._ask(mind, [text], user, [fresh], max_tokens=_FIRST_THOUGHT)[0]
+      recalled = recalled if prompts.is_unknown(known) else fresh
     prompt = self._prompt(text, user, recalled, turns[-_TURNS:])
     read = [
       p if isinstance(p, str) else self.base.tokenizer.decode(p)

@@ -40,7 +40,7 @@ class Status(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scores:
-  """The parts of an experience's profoundness, each 1 to 10; `feedback` is 0 when none was given."""
+  """The parts of an experience's profoundness, each 1 to 10; `feedback` is 0 without any."""
 
   importance: float
   novelty: float = 0.0

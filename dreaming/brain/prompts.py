@@ -23,6 +23,15 @@ A: Green
 """
 
 
+# What nights teach to say of what nobody told.
+UNKNOWN = '{user} has not told me.'
+
+
+def is_unknown(reply: str) -> bool:
+  """Whether a reply says that nobody told."""
+  return UNKNOWN.format(user='').strip(' .') in reply
+
+
 def question(text: str) -> str:
   """A question in the format of ANSWER_PREFIX; the answer follows after a space."""
   return f'{QUESTION}{text}\n{ANSWER}'

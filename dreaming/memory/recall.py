@@ -27,7 +27,7 @@ class RecallConfig:
   recall_k: int = 4
   recall_weights: tuple[float, float, float] = (0.2, 0.2, 1.0)  # recency, importance, relevance
   recency_half_life_hours: float = 72.0
-  min_relevance: float = 0.25  # cosine
+  min_relevance: float = 0.1  # cosine
   near_duplicate: float = 0.6  # cosine from which a newer memory may correct an older one
 
   def __post_init__(self):

@@ -49,7 +49,7 @@ class DreamConfig:
 
   agent: str = 'Echo'
   exam_questions: int = 2  # wordings of each fact that are held out for the night's own exam
-  unknown_share: float = 0.5  # questions about what nobody told, for each about what was told
+  unknown_share: float = 0.8  # questions about what nobody told, for each about what was told
   unknown_distance: float = 0.75  # relations whose questions are closer (cosine) count as told
   exam_unknown: int = 12
   min_answer: float = -1.5  # log-likelihood of an answer given outright, nats a token
@@ -61,9 +61,6 @@ class DreamConfig:
   readings: int = 2  # facts that one value of one message may stand for
   max_facts: int = 60
   match: MatchConfig = MatchConfig()
-
-
-UNKNOWN = '{user} has not told me.'
 
 
 def dream(
@@ -220,11 +217,15 @@ def settle(checked: Sequence[tuple[Fact, Checked]], config: DreamConfig):
       misread.append((fact, f'{old[0].relation.name} fits {fact.value} better'))
   believed: list[tuple[Fact, Checked]] = []
   for fact, result in sorted(best.values(), key=lambda b: -b[0].rank - b[1].gain / 4):
-    same = [f for f, _ in believed if (f.source, f.value) == (fact.source, fact.value)]
-    if len(same) < config.readings:
-      believed.append((fact, result))
+    same = [f for f, _ in believed if f.source == fact.source]
+    readings = [f for f in same if f.value == fact.value]
+    rivals = [f for f in same if f.key == fact.key]  # "the 12th" beside "the 19th of March"
+    if rivals:
+      misread.append((fact, f'{rivals[0].value} fits {fact.relation.name} better'))
+    elif len(readings) >= config.readings:
+      misread.append((fact, f'{readings[0].relation.name} fits {fact.value} better'))
     else:
-      misread.append((fact, f'{same[0].relation.name} fits {fact.value} better'))
+      believed.append((fact, result))
   return believed, misread
 
 
@@ -332,14 +333,14 @@ def unknowns(matcher, found, kept, texts, night, user, config, rng) -> list[Drea
     return items[int(rng.integers(len(items)))]
 
   def pair(i: int) -> QA:
-    if i % 3 == 0 and free:
+    if i % 2 == 0 and free:
       r, who, person = pick(free), user, ''
-    elif i % 3 == 1:
+    elif i % 4 == 1:
       r, who, person = pick(told), pick(unnamed), pick(unnamed)
     else:
       r, who, person = pick(of_people), user, pick(unnamed)
     question = fill(pick(r.questions), user=who, person=person, value='it')
-    return QA(question=question, answer=UNKNOWN.format(user=user))
+    return QA(question=question, answer=prompts.UNKNOWN.format(user=user))
 
   count = round(config.unknown_share * sum(len(a) for _, a, _ in kept))
   pairs = list(dict.fromkeys(pair(i) for i in range(count + config.exam_unknown)))
