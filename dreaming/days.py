@@ -145,6 +145,7 @@ def _list(item: _Parser, *, empty: bool = False) -> _Parser:
     if not isinstance(value, list) or not (value or empty):
       raise _fail(where, value, 'give a list' + ('' if empty else ' of at least one'))
     return tuple(item(f'{where}[{i}]', v) for i, v in enumerate(value))
+
   return parse
 
 
@@ -159,6 +160,7 @@ def _object(cls: type, **fields: _Parser) -> _Parser:
       if field.default is dataclasses.MISSING and field.name not in value:
         raise _fail(where, value, f'add the field {field.name!r}')
     return cls(**{name: fields[name](f'{where}: {name}', v) for name, v in value.items()})
+
   return parse
 
 

@@ -127,9 +127,7 @@ def _bearable(nll: float, max_nll: float) -> bool:
   return math.isfinite(nll) and nll <= max_nll
 
 
-def _nll(
-  decoder: Decoder, base: bluegreen.Base, adapter: Lora, drop: Masks, scale: float
-) -> float:
+def _nll(decoder: Decoder, base: bluegreen.Base, adapter: Lora, drop: Masks, scale: float) -> float:
   green = bluegreen.wake(base, adapter, drop, scale=scale, number=0)
   try:
     return examine.generic_nll(decoder, green, quick=True)[0]
