@@ -123,7 +123,13 @@ class Result:
     self._name, self._args = name, args
     self._values: dict[str, Any] = {}
     self._bars: list[dict[str, Any]] = []
+    self._runs: list[Any] = []
     self._conditions, self._machine = conditions, machine()
+
+  def keep(self, runs: Sequence[Any]) -> None:
+    """Whole runs, for the JSON alone; it is written at once, so that what is done is not lost."""
+    self._runs = list(runs)
+    self._write()
 
   def add(self, name: str, values: float | Sequence[float], unit: str = '') -> float:
     """Notes a measure; of several values the median counts, and all are kept."""
@@ -144,19 +150,25 @@ class Result:
 
   def finish(self) -> int:
     """Writes the JSON; returns the exit code."""
-    if self._args.json:
-      out = {
-        'benchmark': self._name,
-        'quick': self._args.quick,
-        'conditions': self._conditions,
-        'machine': self._machine,
-        'measures': self._values,
-        'bars': self._bars,
-      }
-      self._args.json.parent.mkdir(parents=True, exist_ok=True)
-      self._args.json.write_text(json.dumps(out, indent=2) + '\n')
+    self._write()
     missed = [b['name'] for b in self._bars if not b['met']]
     return 1 if missed and not self._args.quick else 0
+
+  def _write(self) -> None:
+    if not self._args.json:
+      return
+    out = {
+      'benchmark': self._name,
+      'quick': self._args.quick,
+      'conditions': self._conditions,
+      'machine': self._machine,
+      'measures': self._values,
+      'bars': self._bars,
+    } | ({'runs': self._runs} if self._runs else {})
+    self._args.json.parent.mkdir(parents=True, exist_ok=True)
+    temporary = self._args.json.with_name(f'.{self._args.json.name}.tmp')
+    temporary.write_text(json.dumps(out, indent=2) + '\n')
+    temporary.replace(self._args.json)
 
 
 # ---- Peers ----
