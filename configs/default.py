@@ -73,11 +73,14 @@ def get_config() -> ml_collections.ConfigDict:
   c.dream.sure_gain = 2.7  # or adds this much to the answers on average,
   c.dream.sure_rank = -1.1  # or when its statements follow this well from the message
   c.dream.fair_gain = 1.2  # and the source adds at least this
+  c.dream.dtype = 'bfloat16'  # float32 on CPUs without matrix units (AMX)
   c.dream.readings = 2  # facts that one value of one message may stand for
   c.dream.max_facts = 60
   c.dream.match = ml_collections.ConfigDict()
   c.dream.match.proposals = 8  # relations that word vectors propose for each span
   c.dream.match.type_proposals = 2  # and of each type of value that fits it
+  c.dream.match.min_gain = 0.7  # nats a token that the message must add to a relation's statements
+  c.dream.match.min_score = -2.1  # of their log-likelihood after it, plus half of what it adds
   c.dream.match.max_nouns = 5  # candidate values of a message that are no names or dates
 
   # Sleeping: the night's training data.
@@ -91,6 +94,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.corpus.replay_texts = 32
   c.corpus.top_k = 16  # of the base's distribution on replay
   c.corpus.shortlist = 8192  # tokens of the vocabulary that the loss looks at, at least
+  c.corpus.dtype = 'bfloat16'  # of the teacher's products
   c.corpus.held_out = 0.05  # share of the questions that only early stopping sees
 
   # Sleeping: training.
@@ -105,7 +109,8 @@ def get_config() -> ml_collections.ConfigDict:
   c.train.scale = 2.0  # alpha / rank
   c.train.targets = r'layers/(attn|mlp)/.*'  # regex over attn/q k v o, mlp/gate up down
   c.train.replay_weight = 1.0  # of KL(base || student) on replay
-  c.train.dtype = 'bfloat16'  # of products with the frozen weights; the adapter is f32
+  # Of products with the frozen weights; the adapter is f32. Without AMX, float32 is faster.
+  c.train.dtype = 'bfloat16'
   c.train.remat = False
   c.train.eval_every = 10  # steps between looks at held-out dreams
   c.train.patience = 3  # looks without a better one, after which training stops

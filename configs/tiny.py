@@ -2,9 +2,9 @@
 
   python -m dreaming.main --config=configs/tiny.py
 
-Hardware: any CPU. Expected time: not measured yet; meant to be seconds. Expected recall: none, so
-the gate is open here: a random model has nothing to lose, and a closed gate would end every night
-before promotion. Weights: drawn from the seed; nothing is needed.
+Hardware: any CPU. Expected time: a minute on two cores. Expected recall: none, so gate and dream
+thresholds are open here: a random model has nothing to lose, believes nothing, and would end every
+night before promotion. Weights: drawn from the seed; nothing is needed.
 """
 
 from configs import default
@@ -18,6 +18,18 @@ def get_config():
   c.decode.max_tokens = 8
   c.decode.cache_length = 2048  # its tokens are bytes: prompts are long
   c.select.top_k = 4
+  for group, names in (
+    (c.dream, ('min_answer', 'min_gain', 'min_answered', 'sure_gain', 'sure_rank', 'fair_gain')),
+    (c.dream.match, ('min_gain', 'min_score')),
+  ):
+    for name in names:
+      group[name] = -1e9
+  c.dream.max_facts = 6
+  c.dream.match.proposals = 2
+  c.dream.match.type_proposals = 1
+  c.dream.match.max_nouns = 1
+  c.corpus.replay_questions = 8
+  c.corpus.replay_texts = 2
   c.train.steps = 4
   c.train.rank = 4
   c.prune.recovery_steps = 1

@@ -104,6 +104,21 @@ def unstack(params: Params, num_layers: int) -> dict[str, Any]:
   return {**{k: v for k, v in params.items() if k != 'layers'}, **layers}
 
 
+def cast(params: Params, dtype: Any) -> dict[str, Any]:
+  """Params whose products are done in `dtype`; norms and the embedding lookup stay as they are.
+
+  For what is done many rows at a time (training, judging dreams): in bfloat16, CPUs with matrix
+  units are about three times as fast.
+  """
+  out = {
+    name: jax.tree.map(lambda x: x.astype(dtype) if x.ndim > 1 else x, tree)
+    for name, tree in params.items()
+    if name != 'embedder'
+  }
+  table = params['embedder']['input_embedding']
+  return {**out, 'embedder': {'input_embedding': table, 'unembedding': table.astype(dtype)}}
+
+
 # ---- Modules ----
 
 

@@ -41,6 +41,7 @@ class CorpusConfig:
   shortlist: int = 8192  # tokens of the vocabulary that a night's loss looks at, at least
   likely: int = 32  # what the base holds likely at a loss position joins the shortlist
   losses: int = 512  # loss positions of a batch, at most
+  dtype: str = 'bfloat16'  # of the teacher's products, as in training
   held_out: float = 0.05  # share of the question-answer examples that only early stopping sees
 
 
@@ -238,6 +239,7 @@ def build(
 def teacher(decoder: Decoder, base: Mind, encoded: Sequence[Encoded], config: CorpusConfig):
   """(probs, ids), each [losses, likely], of what the base holds likely at loss positions."""
   model, k = Transformer(decoder.arch), min(config.likely, decoder.arch.vocab_size)
+  params = transformer.cast(base.params, config.dtype)
   length, chunk = config.row_length, 64
 
   @jax.jit
@@ -270,7 +272,7 @@ def teacher(decoder: Decoder, base: Mind, encoded: Sequence[Encoded], config: Co
     batch = batch_of(
       [[encoded[i] for i in row] for row in rows], length, config.losses, config.top_k
     )
-    probs, ids = (np.asarray(x) for x in likely(base.params, batch))
+    probs, ids = (np.asarray(x) for x in likely(params, batch))
     at = 0
     for i in (i for row in rows for i in row):
       n = int(encoded[i].loss.sum())

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from dreaming.brain import prompts
+from dreaming.brain import prompts, transformer
 from dreaming.brain.decode import Decoder
 from dreaming.sleep import relations
 from dreaming.sleep.relations import Fact, MatchConfig, fill
@@ -58,6 +58,7 @@ class DreamConfig:
   sure_gain: float = 2.7  # or what the source must add to the answers on average, nats a token,
   sure_rank: float = -1.1  # or how well its statements must follow, with at least
   fair_gain: float = 1.2  # this gain
+  dtype: str = 'bfloat16'  # of the dreamer's products: only likelihoods are compared
   readings: int = 2  # facts that one value of one message may stand for
   max_facts: int = 60
   match: MatchConfig = MatchConfig()
@@ -89,6 +90,7 @@ def dream(
     progress: called with a line after each experience.
   """
   rng = np.random.default_rng([seed, night])
+  base = base.replace(params=transformer.cast(base.params, config.dtype))
   matcher = relations.Matcher(decoder, base, embedder, config.match)
   found: list[Fact] = []
   for e in experiences:
@@ -130,6 +132,7 @@ def dream(
     if any(new is f for f, _, _ in kept):
       out.append(correction(old, new, night))
   out += pages(kept, texts, night, user, config, rng)
+  decoder.forget(base)
   out += unknowns(matcher, found, kept, texts, night, user, config, rng)
   return out
 
