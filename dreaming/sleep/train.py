@@ -183,11 +183,12 @@ def _resume(directory, state, history, looks):
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+  warmup = max(1, round(config.warmup * config.steps))
   schedule = optax.warmup_cosine_decay_schedule(
     init_value=0.0,
     peak_value=config.learning_rate,
-    warmup_steps=max(1, round(config.warmup * config.steps)),
-    decay_steps=config.steps,
+    warmup_steps=warmup,
+    decay_steps=max(config.steps, warmup + 1),  # a single step has none to decay over
     end_value=0.1 * config.learning_rate,
   )
   if config.optimizer == 'adamw':
