@@ -88,10 +88,10 @@ def get_config() -> ml_collections.ConfigDict:
   c.corpus.row_length = 256  # tokens of a packed row
   c.corpus.dream_rows = 2  # of each batch
   c.corpus.replay_rows = 2
-  c.corpus.raw_share = 0.1  # of dream tokens: the experiences' own words
+  c.corpus.raw_share = 0.05  # of dream tokens: the experiences' own words
   c.corpus.rehearsal_share = 0.33  # of dream tokens: dreams of earlier nights
-  c.corpus.replay_questions = 128  # that the base asks and answers itself
-  c.corpus.replay_texts = 32
+  c.corpus.replay_questions = 192  # that the base asks and answers itself
+  c.corpus.replay_texts = 64
   c.corpus.top_k = 16  # of the base's distribution on replay
   c.corpus.shortlist = 8192  # tokens of the vocabulary that the loss looks at, at least
   c.corpus.dtype = 'bfloat16'  # of the teacher's products
@@ -100,7 +100,7 @@ def get_config() -> ml_collections.ConfigDict:
   # Sleeping: training.
   c.train = ml_collections.ConfigDict()
   c.train.learning_rate = 3e-4
-  c.train.steps = 60
+  c.train.steps = 80
   c.train.warmup = 0.1  # share of the steps; then a cosine down to a tenth
   c.train.optimizer = 'adamw'  # or 'adafactor'
   c.train.weight_decay = 0.0
@@ -108,13 +108,13 @@ def get_config() -> ml_collections.ConfigDict:
   c.train.rank = 16
   c.train.scale = 2.0  # alpha / rank
   c.train.targets = r'layers/(attn|mlp)/.*'  # regex over attn/q k v o, mlp/gate up down
-  c.train.replay_weight = 1.0  # of KL(base || student) on replay
+  c.train.replay_weight = 4.0  # of KL(base || student) on replay
   # Of products with the frozen weights; the adapter is f32. Without AMX, float32 is faster.
   c.train.dtype = 'bfloat16'
   c.train.remat = False
   c.train.eval_every = 10  # steps between looks at held-out dreams
   c.train.patience = 3  # looks without a better one, after which training stops
-  c.train.min_raw_loss = 0.3  # nats a token on the raw experiences: below, they are known by heart
+  c.train.min_raw_loss = 0.1  # nats a token on the raw experiences: below, they are known by heart
   c.train.checkpoint_every = 20
 
   c.prune = ml_collections.ConfigDict()

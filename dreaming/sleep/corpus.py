@@ -32,10 +32,10 @@ class CorpusConfig:
   row_length: int = 256  # tokens of a packed row
   dream_rows: int = 2  # of each batch
   replay_rows: int = 2
-  raw_share: float = 0.1  # of dream tokens that are the experiences' own text
+  raw_share: float = 0.05  # of dream tokens that are the experiences' own text
   rehearsal_share: float = 0.33  # of dream tokens from earlier nights, when there are any
-  replay_questions: int = 128  # the base's own question-answer pairs
-  replay_texts: int = 32  # and free texts
+  replay_questions: int = 192  # the base's own question-answer pairs
+  replay_texts: int = 64  # and free texts
   replay_text_tokens: int = 48
   top_k: int = 16  # of the base's distribution, for replay
   shortlist: int = 8192  # tokens of the vocabulary that a night's loss looks at, at least

@@ -27,7 +27,7 @@ class TrainConfig:
   """Mirrors `config.train`."""
 
   learning_rate: float = 3e-4
-  steps: int = 60
+  steps: int = 80
   warmup: float = 0.1  # share of steps
   optimizer: str = 'adamw'  # or 'adafactor'
   weight_decay: float = 0.0
@@ -35,12 +35,12 @@ class TrainConfig:
   rank: int = 16
   scale: float = 2.0
   targets: str = r'layers/(attn|mlp)/.*'
-  replay_weight: float = 1.0
+  replay_weight: float = 4.0
   dtype: str = 'bfloat16'  # of the products with the frozen weights; the adapter is f32
   remat: bool = False
   eval_every: int = 10  # steps between looks at held-out dreams
   patience: int = 3  # looks without a better held-out loss, after which training stops
-  min_raw_loss: float = 0.3  # nats a token on the raw experiences: below, they are known by heart
+  min_raw_loss: float = 0.1  # nats a token on the raw experiences: below, they are known by heart
   checkpoint_every: int = 20  # steps
 
   def __post_init__(self):
@@ -97,7 +97,12 @@ def train(
     step=jnp.zeros((), jnp.int32), adapter=adapter, opt_state=optimizer.init(adapter)
   )
   base = frozen(base_params, arch, corpus.shortlist, config.dtype)
-  mask = None if masks is None else prune.collection(masks, arch.num_layers)
+  mask = None
+  if masks is not None:
+    # Masked training merges every weight with its delta: only remat keeps that to one layer at a
+    # time (measured on the 270M: 6.4 GB without).
+    config = dataclasses.replace(config, remat=True)
+    mask = prune.collection(masks, arch.num_layers)
   place = _placing(base_params)
   state = place(state, sharding.ADAPTER)
   step_fn, loss_fn = make_step(arch, config, optimizer), make_eval(arch, config)
