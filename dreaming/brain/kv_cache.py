@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -37,6 +38,11 @@ def init_cache(
     )
     for s in sizes
   )
+
+
+def trim(cache: tuple[LayerCache, ...], length: int) -> tuple[LayerCache, ...]:
+  """The first `length` slots, which hold all of a text that is no longer than that."""
+  return tuple(jax.tree.map(lambda x: x[:, :length], layer) for layer in cache)
 
 
 def write(cache: LayerCache, key: Array, value: Array, positions: Array) -> LayerCache:
