@@ -111,7 +111,8 @@ def get_config() -> ml_collections.ConfigDict:
   c.train.replay_weight = 4.0  # of KL(base || student) on replay
   # Of products with the frozen weights; the adapter is f32. Without AMX, float32 is faster.
   c.train.dtype = 'bfloat16'
-  c.train.remat = False
+  # Recompute activations: 1.5 GB less at this size, and on two cores no slower (measured).
+  c.train.remat = True
   c.train.eval_every = 10  # steps between looks at held-out dreams
   c.train.patience = 3  # looks without a better one, after which training stops
   c.train.min_raw_loss = 0.1  # nats a token on the raw experiences: below, they are known by heart

@@ -37,7 +37,7 @@ class TrainConfig:
   targets: str = r'layers/(attn|mlp)/.*'
   replay_weight: float = 4.0
   dtype: str = 'bfloat16'  # of the products with the frozen weights; the adapter is f32
-  remat: bool = False
+  remat: bool = True
   eval_every: int = 10  # steps between looks at held-out dreams
   patience: int = 3  # looks without a better held-out loss, after which training stops
   min_raw_loss: float = 0.1  # nats a token on the raw experiences: below, they are known by heart
