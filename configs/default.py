@@ -64,7 +64,7 @@ def get_config() -> ml_collections.ConfigDict:
   # Sleeping: dreams. What the fields mean stands in dreaming/sleep/dream.py and relations.py.
   c.dream = ml_collections.ConfigDict()
   c.dream.exam_questions = 2  # wordings of each fact that only the night's own exam sees
-  c.dream.unknown_share = 0.8  # questions about what nobody told, for each about what was told
+  c.dream.unknown_share = 1.2  # questions about what nobody told, for each about what was told
   c.dream.unknown_distance = 0.75  # relations whose questions are closer (cosine) count as told
   c.dream.exam_unknown = 12
   c.dream.min_answer = -1.5  # log-likelihood of an answer given outright, nats a token
@@ -100,7 +100,7 @@ def get_config() -> ml_collections.ConfigDict:
   # Sleeping: training.
   c.train = ml_collections.ConfigDict()
   c.train.learning_rate = 3e-4
-  c.train.steps = 80
+  c.train.steps = 100
   c.train.warmup = 0.1  # share of the steps; then a cosine down to a tenth
   c.train.optimizer = 'adamw'  # or 'adafactor'
   c.train.weight_decay = 0.0
@@ -108,7 +108,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.train.rank = 16
   c.train.scale = 2.0  # alpha / rank
   c.train.targets = r'layers/(attn|mlp)/.*'  # regex over attn/q k v o, mlp/gate up down
-  c.train.replay_weight = 4.0  # of KL(base || student) on replay
+  c.train.replay_weight = 8.0  # of KL(base || student) on replay
   # Of products with the frozen weights; the adapter is f32. Without AMX, float32 is faster.
   c.train.dtype = 'bfloat16'
   # Recompute activations: 1.5 GB less at this size, and on two cores no slower (measured).

@@ -49,7 +49,7 @@ class DreamConfig:
 
   agent: str = 'Echo'
   exam_questions: int = 2  # wordings of each fact that are held out for the night's own exam
-  unknown_share: float = 0.8  # questions about what nobody told, for each about what was told
+  unknown_share: float = 1.2  # questions about what nobody told, for each about what was told
   unknown_distance: float = 0.75  # relations whose questions are closer (cosine) count as told
   exam_unknown: int = 12
   min_answer: float = -1.5  # log-likelihood of an answer given outright, nats a token

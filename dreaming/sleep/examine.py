@@ -146,14 +146,20 @@ def known(decoder: Decoder, base: Mind, base_digest: str, cache: pathlib.Path) -
   """The base's own exam, taken once for a base, then read from the cache."""
   questions = _general()
   text = [base_digest, _generic(), [dataclasses.astuple(q) for q in questions]]
-  text += [prompts.ANSWER_PREFIX, prompts.question(''), ANSWER_TOKENS, decoder.cache_length]
+  examples = prompts.ANSWER_PREFIX.strip().split('\n\n')
+  prefixes = [prompts.ANSWER_PREFIX]
+  prefixes += ['\n\n'.join(o) + '\n\n' for o in (examples[::-1], examples[2:] + examples[:2])]
+  text += [prefixes, prompts.question(''), ANSWER_TOKENS, decoder.cache_length]
   key = hashlib.sha256(json.dumps(text).encode()).hexdigest()[:16]
   path = cache / 'exam' / f'{key}.json'
   try:
     return _known(questions, **json.loads(path.read_text()))
   except (OSError, ValueError, KeyError, TypeError, IndexError):
     pass  # none yet, or damaged: taken anew
-  right = judge(questions, ask(decoder, base, [q.text for q in questions]))
+  # What the base gets right by the luck of one order of the examples says nothing when it is lost.
+  asked = [q.text for q in questions]
+  tries = [judge(questions, ask(decoder, base, asked, prefix=p)) for p in prefixes]
+  right = [all(by_prefix) for by_prefix in zip(*tries, strict=True)]
   nll, quick_nll = (generic_nll(decoder, base, quick=quick)[0] for quick in (False, True))
   found = {'right': [i for i, r in enumerate(right) if r], 'nll': nll, 'quick_nll': quick_nll}
   path.parent.mkdir(parents=True, exist_ok=True)

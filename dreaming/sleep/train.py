@@ -27,7 +27,7 @@ class TrainConfig:
   """Mirrors `config.train`."""
 
   learning_rate: float = 3e-4
-  steps: int = 80
+  steps: int = 100
   warmup: float = 0.1  # share of steps
   optimizer: str = 'adamw'  # or 'adafactor'
   weight_decay: float = 0.0
@@ -35,7 +35,7 @@ class TrainConfig:
   rank: int = 16
   scale: float = 2.0
   targets: str = r'layers/(attn|mlp)/.*'
-  replay_weight: float = 4.0
+  replay_weight: float = 8.0
   dtype: str = 'bfloat16'  # of the products with the frozen weights; the adapter is f32
   remat: bool = True
   eval_every: int = 10  # steps between looks at held-out dreams
