@@ -95,7 +95,7 @@ class NightLog:
       self._events = tensorboardX.SummaryWriter(str(target))
     for name, value in row['values'].items():
       if value is not None:
-        tag = f'{row["step"]}/{name}'
+        tag = f'{row["step"]}/{name}'.replace(' ', '_')  # TensorBoard takes no spaces
         self._events.add_scalar(tag, value, row['index'], walltime=row['time'])
 
 
