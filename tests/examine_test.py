@@ -28,14 +28,18 @@ class Parrot:
 
   cache_length = 400
 
-  def __init__(self, answers, tokenizer=None, logprob=-2.0):
+  def __init__(self, answers, tokenizer=None, logprob=-2.0, by_luck=()):
     self.answers, self.tokenizer, self.logprob, self.calls = answers, tokenizer, logprob, 0
+    self.by_luck = by_luck  # questions answered in the usual order of the examples only
 
   def generate(self, mind, asked, *, max_tokens, prefix):
     self.calls += 1
-    assert prefix == prompts.ANSWER_PREFIX
+    examples = prompts.ANSWER_PREFIX.strip().split('\n\n')
+    assert sorted(prefix.strip().split('\n\n')) == sorted(examples) and prefix.endswith('\n\n')
+    lost = self.by_luck if prefix != prompts.ANSWER_PREFIX else ()
     questions = [p.removeprefix(prompts.QUESTION).split('\n')[0] for p in asked]
-    return [' ' + self.answers.get(q, 'I do not know.') for q in questions]
+    known = {q: a for q, a in self.answers.items() if q not in lost}
+    return [' ' + known.get(q, 'I do not know.') for q in questions]
 
   def logprobs(self, mind, asked, continuations, prefix=''):
     self.calls += 1
@@ -157,6 +161,15 @@ def test_the_bases_own_exam_is_taken_once(tiny, tmp_path):
     decoder, Mind(params={}), examine.Exam(recall=(), never_mentioned=(), general=()), first
   )
   assert measures == {'general': 1.0, 'general_count': 1, 'nll': 2.0}
+
+
+def test_what_the_base_gets_right_by_luck_is_not_asked(tiny, tmp_path):
+  answers = {'What is the capital of France?': 'Paris', 'What is the capital of Italy?': 'Rome'}
+  lucky = ('What is the capital of Italy?',)
+  known = examine.known(
+    Parrot(answers, tiny.tokenizer, by_luck=lucky), Mind(params={}), 'ab', tmp_path
+  )
+  assert [q.answers for q in known.general] == [('Paris',)]
 
 
 def test_a_base_that_knows_nothing_is_still_measured(tiny, tmp_path):
