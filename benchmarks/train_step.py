@@ -44,7 +44,7 @@ def batches_of(tokenizer, count: int, height: int) -> tuple[list, np.ndarray]:
   ]
   lines = (exam / 'generic.txt').read_text().splitlines()
   examples += [corpus.Example(prompt='', target=x + '\n') for x in lines if x.strip()]
-  encoded = [corpus.encode(tokenizer, e, LENGTH) for e in examples]
+  encoded = [corpus.encode(tokenizer, e, LENGTH, 1) for e in examples]
   stream = corpus.endless(encoded, np.random.default_rng(0))
   rows = [corpus.pack(height, LENGTH, stream) for _ in range(count)]
   losses = max(sum(int(e.loss.sum()) for row in batch for e in row) for batch in rows)
