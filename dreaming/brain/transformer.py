@@ -141,6 +141,14 @@ class Linears(nn.Module):
   lora_scale: float
   dtype: Any  # of the products; None takes the weights' own
 
+  def plain(self, *names: str) -> bool:
+    """Whether none of these linears has an adapter or a mask."""
+    return not any(self.has_variable(c, n) for c in ('lora', 'mask') for n in names)
+
+  def same_dtype(self, x: Array, w: Array) -> tuple[Array, Array]:
+    dtype = self.dtype or w.dtype
+    return x.astype(dtype), w.astype(dtype)
+
   def project(
     self, name: str, eqn: str, x: Array, w: Array, flat_in: int = 1
   ) -> Float[Array, 'B L *out']:
@@ -185,9 +193,19 @@ class Attention(Linears):
     kv_w = _Weight((2, k, d, h), name='kv_einsum')()
     o_w = _Weight((n, h, d), name='attn_vec_einsum')()
 
-    q = self.project('q', 'bld,ndh->blnh', x_BxLxD, q_w)
-    key = self.project('k', 'bld,kdh->blkh', x_BxLxD, kv_w[0])
-    value = self.project('v', 'bld,kdh->blkh', x_BxLxD, kv_w[1])
+    if x_BxLxD.shape[1] == 1 and self.plain('q', 'k', 'v'):
+      # Decode: batched over heads, since XLA would lay the weights out anew at every step.
+      x, q_w = self.same_dtype(x_BxLxD, q_w)
+      b = x.shape[0]
+      q = jnp.einsum('nbld,ndh->nblh', jnp.broadcast_to(x, (n, *x.shape)), q_w)
+      q = q.transpose(1, 2, 0, 3)
+      x, kv_w = self.same_dtype(x_BxLxD, kv_w.reshape(2 * k, d, h))
+      kv = jnp.einsum('nbld,ndh->nblh', jnp.broadcast_to(x, (2 * k, *x.shape)), kv_w)
+      key, value = kv.reshape(2, k, b, 1, h).transpose(0, 2, 3, 1, 4)
+    else:
+      q = self.project('q', 'bld,ndh->blnh', x_BxLxD, q_w)
+      key = self.project('k', 'bld,kdh->blkh', x_BxLxD, kv_w[0])
+      value = self.project('v', 'bld,kdh->blkh', x_BxLxD, kv_w[1])
     q = _rotate(RMSNorm(name='_query_norm')(q), rope) * arch.query_multiplier
     key = _rotate(RMSNorm(name='_key_norm')(key), rope)
     q, key = q.astype(value.dtype), key.astype(value.dtype)
@@ -219,8 +237,12 @@ class FeedForward(Linears):
     f, d = self.arch.hidden_dim, self.arch.embed_dim
     gating = self.param('gating_einsum', nn.initializers.normal(), (2, f, d))
     linear = self.param('linear', nn.initializers.normal(), (f, d))
-    gate = self.project('gate', 'bld,fd->blf', x_BxLxD, gating[0])
-    up = self.project('up', 'bld,fd->blf', x_BxLxD, gating[1])
+    if x_BxLxD.shape[1] == 1 and self.plain('gate', 'up'):  # decode: slices would be copied
+      both = jnp.einsum('bld,cfd->cblf', *self.same_dtype(x_BxLxD, gating))
+      gate, up = both[0], both[1]
+    else:
+      gate = self.project('gate', 'bld,fd->blf', x_BxLxD, gating[0])
+      up = self.project('up', 'bld,fd->blf', x_BxLxD, gating[1])
     return self.project('down', 'blf,fd->bld', nn.gelu(gate) * up, linear)
 
 
