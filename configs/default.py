@@ -111,7 +111,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.train.replay_weight = 8.0  # of KL(base || student) on replay
   # Of products with the frozen weights; the adapter is f32. Without AMX, float32 is faster.
   c.train.dtype = 'bfloat16'
-  # Recompute activations: 1.5 GB less at this size, and on two cores no slower (measured).
+  # Recompute activations: 1.5 GB less in the compiled step; timed once only, on a busy machine.
   c.train.remat = True
   c.train.eval_every = 10  # steps between looks at held-out dreams
   c.train.patience = 3  # looks without a better one, after which training stops

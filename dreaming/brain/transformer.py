@@ -107,8 +107,8 @@ def unstack(params: Params, num_layers: int) -> dict[str, Any]:
 def cast(params: Params, dtype: Any) -> dict[str, Any]:
   """Params whose products are done in `dtype`; norms and the embedding lookup stay as they are.
 
-  For what is done many rows at a time (training, judging dreams): in bfloat16, CPUs with matrix
-  units are about three times as fast.
+  For what is done many rows at a time (training, judging dreams): bfloat16 is
+  faster on CPUs with matrix units, and much slower on others.
   """
   out = {
     name: jax.tree.map(lambda x: x.astype(dtype) if x.ndim > 1 else x, tree)

@@ -20,7 +20,7 @@ def cross_entropy(
 
   With a one-hot target this is the reflection loss (next-token prediction). With the base's top K
   it is top-K distillation, whose gradient is that of KL(base || student): the K likeliest tokens
-  and one bucket for the rest (top-K of 16 to 20 is as good as all, Shrivastava et al. 2026).
+  and one bucket for the rest.
   """
   logq = jax.nn.log_softmax(logits, axis=-1)
   logq_k = jnp.take_along_axis(logq, target_ids, axis=-1)

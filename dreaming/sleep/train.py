@@ -99,8 +99,7 @@ def train(
   base = frozen(base_params, arch, corpus.shortlist, config.dtype)
   mask = None
   if masks is not None:
-    # Masked training merges every weight with its delta: only remat keeps that to one layer at a
-    # time (measured on the 270M: 6.4 GB without).
+    # Masked training merges every weight with its delta: remat keeps that to a layer at a time.
     config = dataclasses.replace(config, remat=True)
     mask = prune.collection(masks, arch.num_layers)
   place = _placing(base_params)
