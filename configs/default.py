@@ -73,7 +73,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.dream.sure_gain = 2.7  # or adds this much to the answers on average,
   c.dream.sure_rank = -1.1  # or when its statements follow this well from the message
   c.dream.fair_gain = 1.2  # and the source adds at least this
-  c.dream.dtype = 'bfloat16'  # float32 on CPUs without matrix units (AMX)
+  c.dream.dtype = 'bfloat16'  # on CPUs without matrix units (AMX) try float32
   c.dream.readings = 2  # facts that one value of one message may stand for
   c.dream.max_facts = 60
   c.dream.match = ml_collections.ConfigDict()
@@ -109,7 +109,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.train.scale = 2.0  # alpha / rank
   c.train.targets = r'layers/(attn|mlp)/.*'  # regex over attn/q k v o, mlp/gate up down
   c.train.replay_weight = 8.0  # of KL(base || student) on replay
-  # Of products with the frozen weights; the adapter is f32. Without AMX, float32 is faster.
+  # Of products with the frozen weights; the adapter is f32. Without AMX, try float32.
   c.train.dtype = 'bfloat16'
   # Recompute activations: 1.5 GB less in the compiled step; timed once only, on a busy machine.
   c.train.remat = True

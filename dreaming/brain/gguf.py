@@ -2,7 +2,7 @@
 
 Dequantizing takes about half a minute. The result lies in the cache as .npy files with a digest
 each, which are mapped, not read: checking them takes most of the second that loading takes.
-(Copies of a gigabyte cost three seconds, importing Orbax, which generations use, another three:
+(Copies of a gigabyte cost three seconds on a busy machine, and Orbax takes its time to import:
 too long between a user and the first token.)
 """
 
