@@ -35,20 +35,20 @@ def batches_of(tokenizer, count: int, height: int) -> tuple[list, np.ndarray]:
   No loss position is left out, so that both sides learn exactly the same tokens.
   """
   from dreaming.brain import prompts
-  from dreaming.sleep import corpus
+  from dreaming.sleep import packing
 
   exam = common.ROOT / 'dreaming' / 'sleep' / 'exam'
   examples = [
-    corpus.Example(prompt=prompts.question(q['question']), target=f' {q["answers"][0]}\n')
+    packing.Example(prompt=prompts.question(q['question']), target=f' {q["answers"][0]}\n')
     for q in json.loads((exam / 'general.json').read_text())
   ]
   lines = (exam / 'generic.txt').read_text().splitlines()
-  examples += [corpus.Example(prompt='', target=x + '\n') for x in lines if x.strip()]
-  encoded = [corpus.encode(tokenizer, e, LENGTH, 1) for e in examples]
-  stream = corpus.endless(encoded, np.random.default_rng(0))
-  rows = [corpus.pack(height, LENGTH, stream) for _ in range(count)]
+  examples += [packing.Example(prompt='', target=x + '\n') for x in lines if x.strip()]
+  encoded = [packing.encode(tokenizer, e, LENGTH, 1) for e in examples]
+  stream = packing.endless(encoded, np.random.default_rng(0))
+  rows = [packing.pack(height, LENGTH, stream) for _ in range(count)]
   losses = max(sum(int(e.loss.sum()) for row in batch for e in row) for batch in rows)
-  batches = [corpus.batch_of(batch, LENGTH, losses, k=1) for batch in rows]
+  batches = [packing.batch_of(batch, LENGTH, losses, k=1) for batch in rows]
   shortlist = np.unique(np.concatenate([b.target_ids.reshape(-1) for b in batches]))
   # Filled up with Gemma's first tokens, which are about its most frequent ones.
   more = np.setdiff1d(np.arange(2 * SHORTLIST), shortlist)[: SHORTLIST - len(shortlist)]

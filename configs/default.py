@@ -56,7 +56,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   # Sleeping: which experiences.
   c.select = ml_collections.ConfigDict()
-  c.select.threshold = 0.0  # profoundness (1 to 10) below which an experience is not dreamt of
+  c.select.threshold = 4.0  # profoundness (1 to 10) below which an experience is not dreamt of
   c.select.top_k = 24
   c.select.diversity = 0.3  # 0 takes the most profound, 1 the most different ones
   c.select.period_days = 0.0  # only this recent; 0: everything not yet consumed
@@ -64,43 +64,46 @@ def get_config() -> ml_collections.ConfigDict:
   # Sleeping: dreams. What the fields mean stands in dreaming/sleep/dream.py and relations.py.
   c.dream = ml_collections.ConfigDict()
   c.dream.exam_questions = 2  # wordings of each fact that only the night's own exam sees
-  c.dream.unknown_share = 1.2  # questions about what nobody told, for each about what was told
+  c.dream.unknown_share = 0.8  # questions about what nobody told, for each about what was told
   c.dream.unknown_distance = 0.75  # relations whose questions are closer (cosine) count as told
   c.dream.exam_unknown = 12
-  c.dream.min_answer = -1.5  # log-likelihood of an answer given outright, nats a token
-  c.dream.min_gain = 1.0  # of an answer with its source over the same without, nats a token
-  c.dream.min_answered = 0.4  # a fact is believed when its source answers this share outright,
-  c.dream.sure_gain = 2.7  # or adds this much to the answers on average,
-  c.dream.sure_rank = -1.1  # or when its statements follow this well from the message
-  c.dream.fair_gain = 1.2  # and the source adds at least this
+  c.dream.checked = 5  # questions of each fact that are examined before it is believed
+  c.dream.min_gain = 0.5  # what its source must add to a question's answer, nats a token
+  c.dream.reading = 0.4  # weight of that, on average, beside how well its statements follow
+  c.dream.min_belief = -0.3  # of both together: below, a fact is not believed
   c.dream.dtype = 'bfloat16'  # on CPUs without matrix units (AMX) try float32
-  c.dream.readings = 2  # facts that one value of one message may stand for
+  c.dream.readings = 1  # facts that one value of one message may stand for
   c.dream.max_facts = 60
   c.dream.match = ml_collections.ConfigDict()
   c.dream.match.proposals = 8  # relations that word vectors propose for each span
-  c.dream.match.type_proposals = 2  # and of each type of value that fits it
+  c.dream.match.type_proposals = 6  # and of each type of value that fits it
   c.dream.match.min_gain = 0.7  # nats a token that the message must add to a relation's statements
   c.dream.match.min_score = -2.1  # of their log-likelihood after it, plus half of what it adds
+  c.dream.match.finalists = 4  # relations of each value that are judged both ways
+  c.dream.match.channel = 0.2  # weight of what a statement adds to the message, nats
+  c.dream.match.min_channel = -1.5  # of the same
   c.dream.match.max_nouns = 5  # candidate values of a message that are no names or dates
 
   # Sleeping: the night's training data.
   c.corpus = ml_collections.ConfigDict()
   c.corpus.row_length = 256  # tokens of a packed row
-  c.corpus.dream_rows = 2  # of each batch
-  c.corpus.replay_rows = 2
+  c.corpus.rows = 3  # of each batch; two of three begin with the few-shot prefix
+  c.corpus.bare_share = 0.25  # of the dreams' questions that stand in rows without it
+  c.corpus.replay_share = 0.45  # of tokens that are the base's own
   c.corpus.raw_share = 0.05  # of dream tokens: the experiences' own words
   c.corpus.rehearsal_share = 0.33  # of dream tokens: dreams of earlier nights
   c.corpus.replay_questions = 192  # that the base asks and answers itself
-  c.corpus.replay_texts = 64
+  c.corpus.replay_texts = 32
+  c.corpus.replay_near = 96  # questions of the dreams, asked about somebody else
   c.corpus.top_k = 16  # of the base's distribution on replay
-  c.corpus.shortlist = 8192  # tokens of the vocabulary that the loss looks at, at least
+  c.corpus.shortlist = 8192  # frequent tokens that the loss looks at, with all that occur
   c.corpus.dtype = 'bfloat16'  # of the teacher's products
   c.corpus.held_out = 0.05  # share of the questions that only early stopping sees
 
   # Sleeping: training.
   c.train = ml_collections.ConfigDict()
-  c.train.learning_rate = 3e-4
-  c.train.steps = 100
+  c.train.learning_rate = 4.5e-4
+  c.train.steps = 90
   c.train.warmup = 0.1  # share of the steps; then a cosine down to a tenth
   c.train.optimizer = 'adamw'  # or 'adafactor'
   c.train.weight_decay = 0.0
@@ -109,10 +112,10 @@ def get_config() -> ml_collections.ConfigDict:
   c.train.scale = 2.0  # alpha / rank
   c.train.targets = r'layers/(attn|mlp)/.*'  # regex over attn/q k v o, mlp/gate up down
   c.train.replay_weight = 8.0  # of KL(base || student) on replay
+  c.train.held = 0.95  # tokens of dreams that are likelier already are not learned further
   # Of products with the frozen weights; the adapter is f32. Without AMX, try float32.
   c.train.dtype = 'bfloat16'
-  # Recompute activations: 1.5 GB less in the compiled step; timed once only, on a busy machine.
-  c.train.remat = True
+  c.train.remat = False  # recompute activations: larger models need it
   c.train.eval_every = 10  # steps between looks at held-out dreams
   c.train.patience = 3  # looks without a better one, after which training stops
   c.train.min_raw_loss = 0.1  # nats a token on the raw experiences: below, they are known by heart
@@ -125,6 +128,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.prune.scope = 'layer'  # 'layer' or 'global'
   c.prune.protect = r'embedder|norm'
   c.prune.recovery_steps = 8
+  c.prune.recoverable = 0.02  # relative nll beyond the gate's limit that it may bring back
 
   # The gate. Closed unless every measure is there and good.
   c.gate = ml_collections.ConfigDict()

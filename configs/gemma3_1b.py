@@ -20,4 +20,5 @@ def get_config():
   c.model.architecture = 'gemma3_1b'
   c.model.weights = 'gs://gemma-data/checkpoints/gemma3-1b-it'
   c.model.instruct = True
+  c.train.remat = True
   return c

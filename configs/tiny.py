@@ -18,9 +18,10 @@ def get_config():
   c.decode.max_tokens = 8
   c.decode.cache_length = 2048  # its tokens are bytes: prompts are long
   c.select.top_k = 4
+  c.select.threshold = 0.0
   for group, names in (
-    (c.dream, ('min_answer', 'min_gain', 'min_answered', 'sure_gain', 'sure_rank', 'fair_gain')),
-    (c.dream.match, ('min_gain', 'min_score')),
+    (c.dream, ('min_gain', 'min_belief')),
+    (c.dream.match, ('min_gain', 'min_score', 'min_channel')),
   ):
     for name in names:
       group[name] = -1e9

@@ -132,7 +132,11 @@ def test_measures_count_what_they_say(tiny):
       Question(text='Which city?', answers=('Lyon',)),
     ),
     never_mentioned=(Question(text='Who is the aunt?', answers=('parrot', 'Lyon')),),
-    general=(Question(text='What is the opposite of hot?', answers=('cold',)),),
+    general=(
+      Question(text='What is the opposite of hot?', answers=('cold',)),
+      Question(text='Which bird?', answers=('parrot',)),
+    ),
+    firm=(1,),
   )
   answers = {'Which bird?': 'A parrot.', 'Which city?': 'Paris. Or Lyon.'}
   decoder = Parrot({**answers, 'Who is the aunt?': 'Lyon'}, tiny.tokenizer)
@@ -140,7 +144,7 @@ def test_measures_count_what_they_say(tiny):
   assert report.measures['recall'] == 0.5 and report.measures['recall_count'] == 2
   assert report.replies['recall'] == (('A parrot.', True), ('Paris. Or Lyon.', False))
   assert report.measures['never_mentioned'] == 1.0
-  assert report.measures['general'] == 0.0
+  assert report.measures['general'] == 0.5 and report.measures['general_kept'] == 1.0
   assert report.measures['nll'] == report.measures['median_loss'] == 2.0
   assert 'earlier' not in report.measures
 
@@ -149,7 +153,9 @@ def test_the_bases_own_exam_is_taken_once(tiny, tmp_path):
   decoder = Parrot({'What is the capital of France?': 'Paris'}, tiny.tokenizer)
   first = examine.known(decoder, Mind(params={}), 'ab', tmp_path)
   calls = decoder.calls
-  assert [q.answers for q in first.general] == [('Paris',)] and first.nll == 2.0
+  count = len(examine._general())
+  assert len(first.general) == count and first.general_right == 1 / count
+  assert [first.general[i].answers for i in first.firm] == [('Paris',)] and first.nll == 2.0
   assert examine.known(decoder, Mind(params={}), 'ab', tmp_path) == first
   assert decoder.calls == calls
   examine.known(decoder, Mind(params={}), 'cd', tmp_path)
@@ -160,16 +166,17 @@ def test_the_bases_own_exam_is_taken_once(tiny, tmp_path):
   measures = examine.examine_base(
     decoder, Mind(params={}), examine.Exam(recall=(), never_mentioned=(), general=()), first
   )
-  assert measures == {'general': 1.0, 'general_count': 1, 'nll': 2.0}
+  assert measures == {'general': 1 / count, 'general_count': count, 'nll': 2.0}
 
 
-def test_what_the_base_gets_right_by_luck_is_not_asked(tiny, tmp_path):
+def test_what_the_base_gets_right_by_luck_counts_but_is_not_firm(tiny, tmp_path):
   answers = {'What is the capital of France?': 'Paris', 'What is the capital of Italy?': 'Rome'}
   lucky = ('What is the capital of Italy?',)
   known = examine.known(
     Parrot(answers, tiny.tokenizer, by_luck=lucky), Mind(params={}), 'ab', tmp_path
   )
-  assert [q.answers for q in known.general] == [('Paris',)]
+  assert known.general_right == 2 / len(known.general)
+  assert [known.general[i].answers for i in known.firm] == [('Paris',)]
 
 
 def test_a_base_that_knows_nothing_is_still_measured(tiny, tmp_path):
@@ -208,4 +215,5 @@ def test_nll_is_that_of_the_whole_text(tiny, monkeypatch):
 def test_the_cache_file_holds_no_text_but_numbers(tiny, tmp_path):
   examine.known(Parrot({}, tiny.tokenizer), Mind(params={}), 'ab', tmp_path)
   (path,) = (tmp_path / 'exam').iterdir()
-  assert json.loads(path.read_text()) == {'right': [], 'nll': 2.0, 'quick_nll': 2.0}
+  found = {'right': 0, 'firm': [], 'nll': 2.0, 'quick_nll': 2.0}
+  assert json.loads(path.read_text()) == found

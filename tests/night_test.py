@@ -549,8 +549,8 @@ def test_a_whole_night_goes_on_within_training(make_life, base, monkeypatch):
   monkeypatch.undo()
   monkeypatch.setattr(night.dream, 'dream', dreams_of)
   small = CorpusConfig(
-    row_length=64, dream_rows=1, replay_rows=1, replay_questions=2, replay_texts=2,
-    replay_text_tokens=4, top_k=4, losses=64, likely=4, shortlist=128,
+    row_length=64, rows=2, replay_questions=2, replay_texts=2, replay_text_tokens=4,
+    replay_near=2, top_k=4, losses=64, shortlist=128,
   )  # fmt: skip
   config = NightConfig(
     corpus=small,

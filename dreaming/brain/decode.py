@@ -18,7 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dreaming.brain import kv_cache, transformer
+from dreaming.brain import kv_cache, serving, transformer
+from dreaming.brain.scoring import Scorer
+from dreaming.brain.serving import top_candidates
 from dreaming.brain.tokenizer import Tokenizer
 from dreaming.brain.transformer import Architecture, Transformer
 from dreaming.types import Mind
@@ -28,8 +30,12 @@ Prompt = str | tuple[int, ...]
 
 CANDIDATES = 128  # top-k and top-p sample among this many likeliest tokens
 _PREFIXES = 8  # kept KV caches
+_MINDS = 2  # kept layouts for decoding: Blue, and another that is asked
 _LENGTHS = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192)
 _BATCHES = (1, 2, 4, 8, 16, 32)
+# What is only scored comes in fewer shapes: many different ones are asked for, and each compiles.
+_SCORED_BATCHES = (1, 8, 32)
+_SCORED_PREFIXES = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,10 +81,13 @@ class Decoder:
     self._prefixes: collections.OrderedDict[tuple[int, Prompt, int], _Prefix]
     self._prefixes = collections.OrderedDict()
     self._model = Transformer(arch)
+    # What decoding reads, by the params that it was made of: held, so that ids stay theirs.
+    self._layers: collections.OrderedDict[int, tuple[Any, Any]] = collections.OrderedDict()
+    self._embedding: tuple[Any, Any] = (None, None)
     self.compilations = 0  # of any of the functions below
     self._prefill = jax.jit(self._counted(self._prefill_fn), static_argnames=('batch',))
-    self._step = jax.jit(self._counted(self._step_fn), static_argnames='mode', donate_argnums=(1,))
-    self._score = jax.jit(self._counted(self._score_fn), static_argnames=('batch',))
+    self._step = jax.jit(self._counted(self._step_fn), static_argnames='mode', donate_argnums=(2,))
+    self._states = jax.jit(self._counted(self._states_fn), static_argnames=('batch',))
     self._first = jax.jit(self._counted(self._sample_fn), static_argnames='mode')
 
   # ---- Public ----
@@ -135,11 +144,12 @@ class Decoder:
     """
     out: list[np.ndarray] = [np.zeros(0)] * len(prompts)
     tails = [self.tokenizer.encode(c) for c in continuations]
+    score = Scorer(mind.params, shortlist)
+    state = self._prefix(mind, prefix)
     for group in self._groups([p + c for p, c in zip(prompts, continuations, strict=True)]):
-      state = self._prefix(mind, prefix)
       heads = [self._encode(prompts[i], state) for i in group]
       rows = [h + tails[i] for h, i in zip(heads, group, strict=True)]
-      tokens, positions, batch = self._pad(rows, state.length)
+      tokens, positions, batch = self._pad(rows, state.length, _SCORED_BATCHES)
       index, targets = [], []  # flat position before each continuation token, and that token
       for r, (head, i) in enumerate(zip(heads, group, strict=True)):
         if not head:
@@ -147,21 +157,32 @@ class Decoder:
         start = r * tokens.shape[1] + len(head) - 1
         index.extend(range(start, start + len(tails[i])))
         targets.extend(tails[i])
-      n = _bucket(len(index), (64, 128, 256, 512, 1024, 2048))
-      index = np.pad(np.asarray(index, np.int32), (0, n - len(index)))
-      targets_n = np.pad(np.asarray(targets, np.int32), (0, n - len(targets)))
-      if shortlist is not None:
-        targets_n = np.searchsorted(shortlist, targets_n).clip(0, len(shortlist) - 1)
-      logp = np.asarray(
-        self._score(
-          mind.params, self._room(state, state.length), tokens, positions,
-          index, targets_n.astype(np.int32), shortlist, batch=batch,
-        )
-      )  # fmt: skip
+      kept = kv_cache.trim(state.cache, _bucket(state.length, _SCORED_PREFIXES))
+      logp = score(self._states(mind.params, kept, tokens, positions, batch=batch), index, targets)
       at = 0
       for i in group:
         out[i] = logp[at : at + len(tails[i])]
         at += len(tails[i])
+    return out
+
+  def choose(
+    self, mind: Mind, prompts: Sequence[str], options: Sequence[str], *, prefix: str = ''
+  ) -> np.ndarray:
+    """Log-probabilities of the first token of each option after each prompt, Float['P O'], nats.
+
+    One pass for a prompt, however many options: good for labels whose first tokens differ.
+    """
+    first = [self.tokenizer.encode(o)[0] for o in options]
+    out, score = np.zeros((len(prompts), len(options)), np.float32), Scorer(mind.params)
+    state = self._prefix(mind, prefix)
+    for group in self._groups(prompts):
+      rows = [self._encode(prompts[i], state) for i in group]
+      tokens, positions, batch = self._pad(rows, state.length, _SCORED_BATCHES)
+      kept = kv_cache.trim(state.cache, _bucket(state.length, _SCORED_PREFIXES))
+      states = self._states(mind.params, kept, tokens, positions, batch=batch)
+      last = [r * tokens.shape[1] + len(row) - 1 for r, row in enumerate(rows)]
+      index = np.repeat(last, len(first))
+      out[group] = score(states, index, first * len(group)).reshape(len(group), -1)
     return out
 
   # ---- Host side ----
@@ -204,8 +225,30 @@ class Decoder:
     """Drops the kept caches of a mind that will not speak again."""
     for key in [k for k, v in self._prefixes.items() if v.params is mind.params]:
       del self._prefixes[key]
+    self._layers.pop(id(mind.params), None)
 
-  def _pad(self, rows: list[list[int]], start: int) -> tuple[np.ndarray, np.ndarray, int]:
+  def _serving(self, mind: Mind, batch: int, sampler: Sampler) -> dict[str, Any]:
+    """What is laid out for decoding: nothing where weights lie on several devices."""
+    table = mind.params['embedder']['input_embedding']
+    if len(table.devices()) > 1:
+      return {}
+    key = id(mind.params)
+    if key not in self._layers or self._layers[key][0] is not mind.params:
+      self._layers[key] = mind.params, serving.layers(mind.params)
+      while len(self._layers) > _MINDS:
+        self._layers.popitem(last=False)
+    self._layers.move_to_end(key)
+    out = {'layers': self._layers[key][1]}
+    # Of several rows, and on accelerators, the full product is no slower.
+    if batch == 1 and sampler.mode != 'free' and next(iter(table.devices())).platform == 'cpu':
+      if self._embedding[0] is not table:  # the same for all minds of a base
+        self._embedding = table, serving.quantize(table)
+      out['embedding'] = self._embedding[1]
+    return out
+
+  def _pad(
+    self, rows: list[list[int]], start: int, batches: Sequence[int] = _BATCHES
+  ) -> tuple[np.ndarray, np.ndarray, int]:
     """(tokens, positions, batch) in bucketed shapes; padding has position -1."""
     length = max(len(r) for r in rows)
     if start + length > self.cache_length:
@@ -213,7 +256,7 @@ class Decoder:
         f'{start + length} tokens of prompt exceed decode.cache_length={self.cache_length}: '
         'shorten the message or raise it'
       )
-    batch = _bucket(len(rows), _BATCHES)
+    batch = _bucket(len(rows), batches)
     tokens = np.zeros((batch, _bucket(length, _LENGTHS)), np.int32)
     positions = np.full(tokens.shape, -1, np.int32)
     for i, row in enumerate(rows):
@@ -243,14 +286,16 @@ class Decoder:
     cache, logits = self._prefill(mind.params, kept, tokens, positions, batch=batch)
     token = self._first(logits, key, numbers, np.int32(0), knobs, mode=sampler.mode)
     position = positions.max(axis=1) + 1
+    served = self._serving(mind, batch, sampler)
     ids: list[list[int]] = [[] for _ in prompts]
     open_rows = set(range(len(prompts)))
     for step in range(1, max_tokens + 1):
       now = token
       if step < max_tokens:  # the next step is under way while this one's text is looked at
         cache, token = self._step(
-          mind.params, cache, now, position, key, numbers, np.int32(step), knobs, mode=sampler.mode
-        )
+          mind.params, served, cache, now, position, key, numbers, np.int32(step), knobs,
+          mode=sampler.mode,
+        )  # fmt: skip
         position = position + 1
       for row, new in enumerate(np.asarray(now)[: len(prompts)].tolist()):
         if row not in open_rows:
@@ -293,64 +338,50 @@ class Decoder:
     last = jnp.argmax(positions, axis=1)
     return cache, transformer.unembed(params, hidden[jnp.arange(batch), last])
 
-  def _score_fn(self, params, cache, tokens, positions, index, targets, shortlist, batch):
-    """log p(targets | what is before), Float['N'], in chunks: a row of logits is a megabyte."""
+  def _states_fn(self, params, cache, tokens, positions, batch):
+    """Last hidden states of all tokens, Float['B*L D']."""
     hidden, _ = self._extend(params, cache, tokens, positions, batch)
-    if shortlist is not None:
-      embedder = params['embedder']
-      table = embedder.get('unembedding', embedder['input_embedding'])[shortlist]
-      params = {'embedder': {'input_embedding': table}}
-    hidden = hidden.reshape(-1, hidden.shape[-1])[index].reshape(-1, 64, hidden.shape[-1])
+    return hidden.reshape(-1, hidden.shape[-1])
 
-    def chunk(args):
-      h, t = args
-      logits = transformer.unembed(params, h)
-      return jnp.take_along_axis(jax.nn.log_softmax(logits), t[:, None], axis=1)[:, 0]
-
-    return jax.lax.map(chunk, (hidden, targets.reshape(-1, 64))).reshape(-1)
-
-  def _step_fn(self, params, cache, token, position, key, numbers, step, knobs, mode):
-    hidden, cache = self._model.apply(
-      {'params': params}, token[:, None], position[:, None], None, cache
-    )
-    logits = transformer.unembed(params, hidden[:, 0])
-    return cache, self._sample_fn(logits, key, numbers, step, knobs, mode)
+  def _step_fn(self, params, served, cache, token, position, key, numbers, step, knobs, mode):
+    variables = {'params': params}
+    if 'layers' in served:
+      variables['serving'] = served['layers']
+    hidden, cache = self._model.apply(variables, token[:, None], position[:, None], None, cache)
+    if 'embedding' not in served:
+      logits = transformer.unembed(params, hidden[:, 0])
+      return cache, self._sample_fn(logits, key, numbers, step, knobs, mode)
+    k = 1 if mode == 'greedy' else CANDIDATES
+    table = params['embedder']['input_embedding']
+    values, ids, logits = serving.propose(served['embedding'], table, hidden[0, 0], k)
+    if mode == 'greedy':
+      return cache, ids[:, 0].astype(jnp.int32)
+    return cache, self._draw(values, ids, logits, key, numbers, step, knobs)
 
   def _sample_fn(self, logits, key, numbers, step, knobs, mode):
     if mode == 'greedy':
       return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    key = jax.random.fold_in(key, step)
-    draw = jax.vmap(lambda n, row: jax.random.categorical(jax.random.fold_in(key, n), row))
-    temperature, top_k, top_p = knobs
     if mode == 'free':
-      return draw(numbers, logits / temperature).astype(jnp.int32)
+      draw = self._drawer(key, step)
+      return draw(numbers, logits / knobs[0]).astype(jnp.int32)
     values, ids = top_candidates(logits, min(CANDIDATES, logits.shape[-1]))
+    return self._draw(values, ids, logits, key, numbers, step, knobs)
+
+  def _draw(self, values, ids, logits, key, numbers, step, knobs):
+    """One of the likeliest tokens, by top-k and top-p; the mass of all is that of `logits`."""
+    temperature, top_k, top_p = knobs
     values = values / temperature
     rank = jnp.arange(values.shape[-1], dtype=jnp.float32)[None]
     total = jax.nn.logsumexp(logits / temperature, axis=-1, keepdims=True)
     probs = jnp.exp(values - total)
     before = jnp.cumsum(probs, axis=-1) - probs  # mass of likelier tokens
     keep = (before < top_p) & ((top_k == 0) | (rank < top_k))
-    pick = draw(numbers, jnp.where(keep, values, -jnp.inf))
+    pick = self._drawer(key, step)(numbers, jnp.where(keep, values, -jnp.inf))
     return jnp.take_along_axis(ids, pick[:, None], axis=1)[:, 0].astype(jnp.int32)
 
-
-def top_candidates(logits: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-  """The k largest of each row, exactly, (values, ids) [B, k], descending.
-
-  By blocks: the k largest values lie in the k blocks with the largest maxima, so only those are
-  sorted. Sorting rows of 262,144 takes longer than the rest of a decode step.
-  """
-  b, v = logits.shape
-  block = 256
-  if v % block or v // block <= k:
-    return jax.lax.top_k(logits, k)
-  blocks = logits.reshape(b, v // block, block)
-  _, which = jax.lax.top_k(blocks.max(axis=-1), k)
-  values = jnp.take_along_axis(blocks, which[:, :, None], axis=1).reshape(b, -1)
-  ids = (which[:, :, None] * block + jnp.arange(block)[None, None]).reshape(b, -1)
-  values, pick = jax.lax.top_k(values, k)
-  return values, jnp.take_along_axis(ids, pick, axis=1)
+  def _drawer(self, key, step):
+    key = jax.random.fold_in(key, step)
+    return jax.vmap(lambda n, row: jax.random.categorical(jax.random.fold_in(key, n), row))
 
 
 def _hold_back(text: str, stop: Sequence[str]) -> str:

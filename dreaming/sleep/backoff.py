@@ -2,7 +2,8 @@
 
 The amounts are tried from the largest on. Each is: mask the smallest merged weights, train a few
 steps more with what is left, take a quick look at the nll of generic text. The first that keeps
-it within the gate's limit is taken, the last one in any case: then the whole exam decides.
+it within the gate's limit is taken, the last one in any case: then the whole exam decides. Where
+the mask alone costs far more than a few steps can bring back, the next amount is tried at once.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class BackOffConfig:
   scope: str = 'layer'
   protect: str = r'embedder|norm'
   recovery_steps: int = 8
+  recoverable: float = 0.02  # relative nll beyond the gate's limit that recovery may bring back
 
   def __post_init__(self):
     if not self.amounts or list(self.amounts) != sorted(set(self.amounts), reverse=True):
@@ -107,10 +109,14 @@ def back_off(
     amount = config.amounts[index]
     adapter = trained
     if amount and config.recovery_steps:
-      mask = prune.merged_mask(
-        base.params, trained, base.arch, scale=scale, config=config.at(amount)
-      )
-      adapter = recover(trained, mask, amount)
+      drop = masks(base, trained, trained, index=index, scale=scale, config=config)
+      hurt = _nll(decoder, base, trained, drop, scale)
+      if not _bearable(hurt, max_nll * (1 + config.recoverable)):
+        attempts.append(Attempt(amount=amount, nll=hurt, ok=False))
+        on_attempt(attempts[-1])
+        index += 1
+        continue
+      adapter = recover(trained, drop['merged'], amount)
     nll = None
     if index < last:
       drop = masks(base, trained, adapter, index=index, scale=scale, config=config)

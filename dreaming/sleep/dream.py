@@ -3,9 +3,9 @@
 Larger models dream freely. A small base model invents when it does, so its dreams are filled in:
 the facts of each experience are extracted (relations.py), laid out as statements, questions, their
 reversals and corrections in the bank's many wordings, grouped into diary pages, dialogues and
-lists, and every question has to pass the same examination: with its source in the context the base
-must answer it with the fact's value, without the source it must not. What fails is kept as
-rejected, with the reason.
+lists, and every fact has to pass the same examination, in some of its questions: with its source in
+the context the base must answer them with the fact's value, without the source it must not. What
+fails is kept as rejected, with the reason.
 """
 
 from __future__ import annotations
@@ -49,17 +49,15 @@ class DreamConfig:
 
   agent: str = 'Echo'
   exam_questions: int = 2  # wordings of each fact that are held out for the night's own exam
-  unknown_share: float = 1.2  # questions about what nobody told, for each about what was told
+  unknown_share: float = 0.8  # questions about what nobody told, for each about what was told
   unknown_distance: float = 0.75  # relations whose questions are closer (cosine) count as told
   exam_unknown: int = 12
-  min_answer: float = -1.5  # log-likelihood of an answer given outright, nats a token
-  min_gain: float = 1.0  # of that over the same without the source
-  min_answered: float = 0.4  # share of its questions that a fact's source must answer outright,
-  sure_gain: float = 2.7  # or what the source must add to the answers on average, nats a token,
-  sure_rank: float = -1.1  # or how well its statements must follow, with at least
-  fair_gain: float = 1.2  # this gain
+  checked: int = 5  # questions of each fact that are examined
+  min_gain: float = 0.5  # what the source must add to a question's answer, nats a token
+  reading: float = 0.4  # weight of that, on average, beside the rank of the fact's statements
+  min_belief: float = -0.3  # of both together
   dtype: str = 'bfloat16'  # of the dreamer's products: only likelihoods are compared
-  readings: int = 2  # facts that one value of one message may stand for
+  readings: int = 1  # facts that one value of one message may stand for
   max_facts: int = 60
   match: MatchConfig = MatchConfig()
 
@@ -93,19 +91,15 @@ def dream(
   base = base.replace(params=transformer.cast(base.params, config.dtype))
   matcher = relations.Matcher(decoder, base, embedder, config.match)
   found: list[Fact] = []
+  checked: list[tuple[Fact, Checked]] = []
   for e in experiences:
     facts = matcher.facts([e.content], [e.id], e.speaker or user)
     found += facts
+    checked += zip(facts, check(decoder, base, facts, e, config), strict=True)
     if progress:
-      progress(f'{len(facts)} facts in "{e.content[:40]}"')
+      progress(f'{len(facts)} readings of "{e.content[:40]}"')
   texts = {e.id: e for e in experiences}
   out: list[Dream] = []
-  checked: list[tuple[Fact, Checked]] = []
-  for fact in found:
-    result = check(decoder, base, fact, texts[fact.source], config)
-    checked.append((fact, result))
-    if progress:
-      progress(f'{len(result.passed)} questions about {fact.value}')
   chosen, misread = settle(checked, config)
   for fact, reason in misread:
     text = fact.fill(fact.relation.statements[0])
@@ -169,77 +163,88 @@ def _alike(a: Fact, b: Fact) -> bool:
 class Checked:
   """What the reading examination says of a fact."""
 
-  passed: list[str]  # questions whose answer the source makes likely
+  passed: list[str]  # its questions, without those whose answer the source does not make likely
   failed: list[str]
-  gain: float  # mean over all, nats a token
-  answered: float  # share that the source answers outright
+  gain: float  # mean over those that were asked, nats a token
 
 
 def check(
-  decoder: Decoder, base: Mind, fact: Fact, source: Experience, config: DreamConfig
-) -> Checked:
-  """Asks a fact's questions with its source in the context, and without."""
-  questions = [fact.fill(q) for q in fact.relation.questions]
-  questions = [q for q in questions if fact.value.casefold() not in q.casefold()]
-  if not questions:
-    return Checked([], [], 0.0, 0.0)
-  asked = [prompts.question(q) for q in questions]
-  told = f'{READING}{fact.user} says: "{source.content}"\n'
-  with_source = _answered(decoder, base, asked, fact.value, told)
-  gain = with_source - _answered(decoder, base, asked, fact.value, prompts.ANSWER_PREFIX)
-  good = gain >= config.min_gain
-  return Checked(
-    passed=[q for q, ok in zip(questions, good, strict=True) if ok],
-    failed=[q for q, ok in zip(questions, good, strict=True) if not ok],
-    gain=float(gain.mean()),
-    answered=float((good & (with_source >= config.min_answer)).mean()),
-  )
+  decoder: Decoder, base: Mind, facts: Sequence[Fact], source: Experience, config: DreamConfig
+) -> list[Checked]:
+  """Asks some questions of each fact of one experience with it in the context, and without."""
+  questions: list[list[str]] = []
+  rows: list[tuple[str, str]] = []  # (question, value)
+  for fact in facts:
+    filled = [fact.fill(q) for q in fact.relation.questions]
+    questions.append([q for q in filled if fact.value.casefold() not in q.casefold()])
+    rows += [(q, fact.value) for q in questions[-1][: config.checked]]
+  told = f'{READING}{facts[0].user} says: "{source.content}"\n' if facts else ''
+  gains = _answered(decoder, base, rows, told)
+  gains -= _answered(decoder, base, rows, prompts.ANSWER_PREFIX)
+  out, at = [], 0
+  for asked in questions:
+    n = len(asked[: config.checked])
+    gain = gains[at : at + n]
+    at += n
+    good = gain >= config.min_gain
+    failed = [q for q, ok in zip(asked, good, strict=False) if not ok]
+    out.append(
+      Checked(
+        passed=[q for q in asked if q not in failed],
+        failed=failed,
+        gain=float(gain.mean()) if n else 0.0,
+      )
+    )
+  return out
 
 
 def settle(checked: Sequence[tuple[Fact, Checked]], config: DreamConfig):
   """(facts that are believed, with their questions; facts that are not, with the reason).
 
-  Of relations of one kind with the same value (sister, niece) the one whose questions its source
-  answers best is believed.
+  Whether a fact is believed is decided by its statements and by what its source adds to its
+  answers. Of several readings of a value (sister, niece) the one is taken whose statements follow
+  best: what a source adds to an answer says little of the question (any name is an answer to who).
   """
-  best: dict[tuple, tuple[Fact, Checked]] = {}
+  sure: list[tuple[Fact, Checked]] = []
   misread: list[tuple[Fact, str]] = []
   for fact, result in checked:
-    sure = result.answered >= config.min_answered or result.gain >= config.sure_gain
-    sure |= fact.rank >= config.sure_rank and result.gain >= config.fair_gain
-    if not sure or not result.passed:
-      misread.append((fact, f'answered {result.answered:.0%}, gain {result.gain:.1f} nats a token'))
-      continue
-    key = (fact.source, fact.value.casefold(), fact.relation.type, fact.person)
-    old = best.get(key)
-    if old is None or fact.rank + result.gain / 4 > old[0].rank + old[1].gain / 4:
-      if old is not None:
-        misread.append((old[0], f'{fact.relation.name} fits {fact.value} better'))
-      best[key] = (fact, result)
+    belief = fact.rank + config.reading * result.gain
+    if belief >= config.min_belief and result.passed:
+      sure.append((fact, result))
     else:
-      misread.append((fact, f'{old[0].relation.name} fits {fact.value} better'))
+      reason = f'rank {fact.rank:.1f}, reading gains {result.gain:.1f} nats a token'
+      misread.append((fact, f'{reason}: belief {belief:.1f}'))
   believed: list[tuple[Fact, Checked]] = []
-  for fact, result in sorted(best.values(), key=lambda b: -b[0].rank - b[1].gain / 4):
+  for fact, result in sorted(sure, key=lambda x: -x[0].rank - config.reading / 4 * x[1].gain):
     same = [f for f, _ in believed if f.source == fact.source]
-    readings = [f for f in same if f.value == fact.value]
+    readings = [f for f in same if f.value.casefold() == fact.value.casefold()]
+    alike = [f for f in readings if f.relation.type == fact.relation.type]
     rivals = [f for f in same if f.key == fact.key]  # "the 12th" beside "the 19th of March"
     if rivals:
       misread.append((fact, f'{rivals[0].value} fits {fact.relation.name} better'))
-    elif len(readings) >= config.readings:
+    elif alike or len(readings) >= config.readings:
       misread.append((fact, f'{readings[0].relation.name} fits {fact.value} better'))
     else:
       believed.append((fact, result))
   return believed, misread
 
 
-def _answered(decoder: Decoder, base: Mind, asked: list[str], value: str, prefix: str):
-  """Mean log-likelihood of the value as the answer, however it is written, nats a token."""
-  forms = dict.fromkeys((f' {value}', f' {value[:1].upper()}{value[1:]}'))
-  if value[:1].islower():
-    forms[f' {"an" if value[0] in "aeiou" else "a"} {value}'] = None
-  rows = [(q, form) for form in forms for q in asked]
-  logps = decoder.logprobs(base, [q for q, _ in rows], [f for _, f in rows], prefix=prefix)
-  return np.asarray([x.mean() for x in logps]).reshape(len(forms), -1).max(axis=0)
+def _answered(
+  decoder: Decoder, base: Mind, rows: Sequence[tuple[str, str]], prefix: str
+) -> np.ndarray:
+  """Mean log-likelihood of each value as the answer, however it is written, nats a token."""
+  asked, forms, which = [], [], []
+  for i, (question, value) in enumerate(rows):
+    own = dict.fromkeys((f' {value}', f' {value[:1].upper()}{value[1:]}'))
+    if value[:1].islower():
+      own[f' {"an" if value[0] in "aeiou" else "a"} {value}'] = None
+    forms += own
+    asked += [prompts.question(question)] * len(own)
+    which += [i] * len(own)
+  best = np.full(len(rows), -np.inf)
+  for i, logp in zip(which, decoder.logprobs(base, asked, forms, prefix=prefix), strict=True):
+    best[i] = max(best[i], logp.mean())
+  return best
 
 
 # ---- Layout ----

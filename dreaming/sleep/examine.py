@@ -4,7 +4,7 @@ Four measures, all without retrieval:
 
   recall           the night's facts, asked in words that no dream trained on
   never_mentioned  questions that nobody answered: the share answered with one of the night's facts
-  general          general knowledge, of which only what the base gets right is asked
+  general          general knowledge: all questions, whatever the base makes of them
   nll              of generic text, nats a token
 
 The gate is closed unless every measure is there, finite and good.
@@ -53,6 +53,7 @@ class Exam:
   never_mentioned: tuple[Question, ...]
   general: tuple[Question, ...]
   earlier: tuple[Question, ...] = ()
+  firm: tuple[int, ...] = ()  # of `general`, what the base is sure of: measured, not gated
 
 
 def held_out(dreams: Iterable[Dream]) -> tuple[tuple[Question, ...], tuple[Question, ...]]:
@@ -136,8 +137,9 @@ def _windows(tokenizer: Tokenizer, text: str, limit: int) -> list[str]:
 class Known:
   """What the base itself gets right: the measure of what a night may not lose."""
 
-  general: tuple[Question, ...]  # what it gets right; all of them where that is nothing
-  general_right: float  # the base's share of those: 1, or 0 where it gets nothing right
+  general: tuple[Question, ...]  # all of them, or what is lost by luck would not be offset by luck
+  general_right: float  # the base's share of those
+  firm: tuple[int, ...]  # of which it gets these right in three orders of the examples
   nll: float
   quick_nll: float  # of the third of the text that a quick look reads
 
@@ -156,12 +158,11 @@ def known(decoder: Decoder, base: Mind, base_digest: str, cache: pathlib.Path) -
     return _known(questions, **json.loads(path.read_text()))
   except (OSError, ValueError, KeyError, TypeError, IndexError):
     pass  # none yet, or damaged: taken anew
-  # What the base gets right by the luck of one order of the examples says nothing when it is lost.
   asked = [q.text for q in questions]
   tries = [judge(questions, ask(decoder, base, asked, prefix=p)) for p in prefixes]
-  right = [all(by_prefix) for by_prefix in zip(*tries, strict=True)]
+  firm = [i for i, by_prefix in enumerate(zip(*tries, strict=True)) if all(by_prefix)]
   nll, quick_nll = (generic_nll(decoder, base, quick=quick)[0] for quick in (False, True))
-  found = {'right': [i for i, r in enumerate(right) if r], 'nll': nll, 'quick_nll': quick_nll}
+  found = {'right': sum(tries[0]), 'firm': firm, 'nll': nll, 'quick_nll': quick_nll}
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f'.{path.stem}-{uuid.uuid4().hex}')
   temporary.write_text(json.dumps(found))
@@ -169,10 +170,13 @@ def known(decoder: Decoder, base: Mind, base_digest: str, cache: pathlib.Path) -
   return _known(questions, **found)
 
 
-def _known(questions: Sequence[Question], *, right: list[int], nll: float, quick_nll: float):
+def _known(
+  questions: Sequence[Question], *, right: int, firm: list[int], nll: float, quick_nll: float
+) -> Known:
   return Known(
-    general=tuple(questions[i] for i in right) or tuple(questions),
-    general_right=1.0 if right else 0.0,
+    general=tuple(questions),
+    general_right=right / len(questions),
+    firm=tuple(firm),
     nll=float(nll),
     quick_nll=float(quick_nll),
   )
@@ -203,6 +207,9 @@ def examine(decoder: Decoder, mind: Mind, exam: Exam) -> Report:
       replies[name] = tuple(zip(said, counted, strict=True))
       measures[name] = sum(counted) / len(counted)
       measures[f'{name}_count'] = len(counted)
+  if exam.firm:
+    kept = [replies['general'][i][1] for i in exam.firm]
+    measures['general_kept'] = sum(kept) / len(kept)
   if exam.recall:
     measures['median_loss'] = float(np.median(answer_losses(decoder, mind, exam.recall)))
   measures['nll'], measures['nll_count'] = generic_nll(decoder, mind)

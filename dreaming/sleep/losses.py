@@ -39,5 +39,13 @@ def entropy(target_probs: Float[Array, 'N K']) -> Float[Array, 'N']:
   return h - jnp.where(rest > 1e-4, rest * jnp.log(rest + 1e-30), 0.0)
 
 
+def unheld(ce: Float[Array, 'N'], held: float) -> Float[Array, 'N']:
+  """The loss where it teaches: 0, and no gradient, for tokens that are likelier than `held`.
+
+  The mean is still over all tokens, so that what is left of a night weighs less the more is known.
+  """
+  return jnp.where(ce > -jnp.log(held), ce, 0.0)
+
+
 def weighted_mean(x: Float[Array, 'N'], weights: Float[Array, 'N']) -> Float[Array, '']:
   return jnp.sum(x * weights) / jnp.maximum(jnp.sum(weights), 1e-6)

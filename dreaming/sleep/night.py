@@ -199,6 +199,7 @@ class _Night:
     if left is None or (found := artifacts.read(path, left['digest'])) is None:
       parent = lineage.adapter(self.root, self.chosen['parent'], self.config.train)
       lessons = self._make_corpus()
+      self.decoder.forget(self.base_mind)  # what it laid out to speak is room to train in
       with self._timed('train'):
         on_step = self._on_step('train', self.config.train.steps)
         trained = train.train(
@@ -258,8 +259,10 @@ class _Night:
       known = self._known()
       recall, unknown = examine.held_out(self.dreams)
       earlier = lineage.questions(self.diary, limit=_EARLIER)
-      general = known.general
-      exam = examine.Exam(recall=recall, never_mentioned=unknown, general=general, earlier=earlier)
+      exam = examine.Exam(
+        recall=recall, never_mentioned=unknown, general=known.general, earlier=earlier,
+        firm=known.firm,
+      )  # fmt: skip
       base_measures = examine.examine_base(self.decoder, self.base_mind, exam, known)
       scale = self.config.train.scale
       green = bluegreen.wake(self.base, adapter, masks, scale=scale, number=self.number)
@@ -352,6 +355,7 @@ class _Night:
           self._lessons(),
           self.diary.experiences(ids=self.chosen['ids']),
           lineage.rehearsal(self.diary),
+          user=self.config.user,
           config=self.config.corpus,
           steps=self.config.train.steps,
           seed=self.seed,

@@ -26,8 +26,8 @@ from dreaming.types import Batch, Lora, Params, TrainState
 class TrainConfig:
   """Mirrors `config.train`."""
 
-  learning_rate: float = 3e-4
-  steps: int = 100
+  learning_rate: float = 4.5e-4
+  steps: int = 90
   warmup: float = 0.1  # share of steps
   optimizer: str = 'adamw'  # or 'adafactor'
   weight_decay: float = 0.0
@@ -36,8 +36,9 @@ class TrainConfig:
   scale: float = 2.0
   targets: str = r'layers/(attn|mlp)/.*'
   replay_weight: float = 8.0
+  held: float = 0.95  # tokens of dreams that are likelier already are not learned further
   dtype: str = 'bfloat16'  # of the products with the frozen weights; the adapter is f32
-  remat: bool = True
+  remat: bool = False
   eval_every: int = 10  # steps between looks at held-out dreams
   patience: int = 3  # looks without a better held-out loss, after which training stops
   min_raw_loss: float = 0.1  # nats a token on the raw experiences: below, they are known by heart
@@ -232,10 +233,12 @@ def _losses(arch: Architecture, config: TrainConfig):
       'nd,wd->nw', hidden.astype(table.dtype), table, preferred_element_type=jnp.float32
     )
     ce = losses.cross_entropy(logits, batch.target_ids, batch.target_probs)
-    dream = losses.weighted_mean(ce, batch.weights * (1 - batch.replay))
+    own = batch.weights * (1 - batch.replay)
+    dream = losses.weighted_mean(ce, own)
     kl = ce - losses.entropy(batch.target_probs)
     kl = losses.weighted_mean(kl, batch.weights * batch.replay)
-    return dream + config.replay_weight * kl, {'dream_loss': dream, 'replay_kl': kl}
+    learned = losses.weighted_mean(losses.unheld(ce, config.held), own)
+    return learned + config.replay_weight * kl, {'dream_loss': dream, 'replay_kl': kl}
 
   return loss_fn
 
