@@ -210,6 +210,7 @@ def judge(runs: Sequence[Mapping[str, Any]], failed: int, day: Any, args, result
   for arm in ARMS:
     result.add(f'recall_{arm}', recall[arm])
     result.add(f'never_mentioned_{arm}', never[arm])
+  result.add('general_kept', [r['night']['measures'].get('general_kept') or 0.0 for r in runs])
   result.add('promoted', [float(bool(r['generation'])) for r in runs])
   result.add('trained_questions', [float(r['trained_questions']) for r in runs])
   for what in sorted({w for r in runs for w in r['spent']}):
@@ -260,6 +261,16 @@ def earlier(path: pathlib.Path | None) -> dict[str, dict[str, Any]]:
     raise ValueError(f'--json={path} is no result of this benchmark: give another file') from None
 
 
+def prepare(args: argparse.Namespace) -> None:
+  """What a set-up does once for a base, so that no seed's time has it: see launch/demo.sh."""
+  from dreaming.agent import Agent
+
+  begin = time.monotonic()
+  with tempfile.TemporaryDirectory() as tmp, Agent(config_of(args, 0, pathlib.Path(tmp))) as agent:
+    agent.prepare()
+  print(f'prepared in {time.monotonic() - begin:.0f} s', flush=True)
+
+
 def run_seed(seed: int, workdir: pathlib.Path) -> dict[str, Any] | None:
   """One seed in its process; None when it failed, its own words are on standard error then."""
   workdir.mkdir(parents=True, exist_ok=True)
@@ -296,6 +307,7 @@ def main() -> int:
   if not day.probes:
     raise ValueError(f'{args.day} has no probes: there is nothing to measure')
   had, runs, failed = earlier(args.json), [], 0
+  prepare(args)
   conditions = {'day': args.day.name, 'config': args.config.stem, 'code': code}
   result = common.Result('one_night', args, **conditions)
   with tempfile.TemporaryDirectory() as tmp:

@@ -127,7 +127,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.prune.delta = 0.1  # of the adapter's own delta
   c.prune.scope = 'layer'  # 'layer' or 'global'
   c.prune.protect = r'embedder|norm'
-  c.prune.recovery_steps = 8
+  c.prune.recovery_steps = 4
   c.prune.recoverable = 0.02  # relative nll beyond the gate's limit that it may bring back
 
   # The gate. Closed unless every measure is there and good.

@@ -7,11 +7,10 @@ import functools
 import pathlib
 from typing import TYPE_CHECKING, Self
 
-import jax
 from ml_collections import ConfigDict
 
 from dreaming import configuration
-from dreaming.brain import decode, sharding, weights
+from dreaming.brain import decode, programs, sharding, weights
 from dreaming.identity.bluegreen import BlueGreen, IdentityLock
 from dreaming.memory import embed, index
 from dreaming.memory import recall as recall_lib
@@ -71,7 +70,7 @@ class Life:
   @functools.cached_property
   def base(self) -> weights.Base:
     """The frozen weights, spread over the mesh."""
-    compile_cache(self.cache)
+    programs.keep(self.cache)
     mesh = sharding.make_mesh(self._mesh)
     base = weights.load(self._model, self.cache, seed=self.config.seed)
     if mesh.size > 1:
@@ -113,9 +112,3 @@ class Life:
 
   def __exit__(self, *_) -> None:
     self.close()
-
-
-def compile_cache(cache: pathlib.Path) -> None:
-  """Keeps compiled programs in `cache`, for all of this process."""
-  jax.config.update('jax_compilation_cache_dir', str(cache / 'xla'))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)

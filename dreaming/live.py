@@ -30,12 +30,16 @@ def run(mode: str, config: ConfigDict) -> int:
     ValueError, OSError: in one line that names the value and the way out.
   """
   console = Console(highlight=False)
-  lived = [] if mode in ('chat', 'sleep', 'status') else _days(config)
+  lived = _days(config) if mode in ('live', 'examine') else []
   with Agent(config) as agent:
     if mode == 'chat':
       return terminal.run(agent)
     if mode == 'status':
       return status(agent, console)
+    if mode == 'prepare':
+      with console.status("Preparing: weights, the base's own exam, its words for replay"):
+        agent.prepare()
+      return 0
     if mode == 'sleep':
       return sleep(agent, console)
     if mode == 'examine':

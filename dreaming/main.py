@@ -2,12 +2,12 @@
 
   python -m dreaming.main --config=configs/gemma3_270m.py [--mode=MODE] [--config.FIELD=VALUE ...]
 
-Modes:
   live     live the days of config.life.days ('-': standard input), sleep after each, and report
   chat     talk in the terminal; /help there lists what else can be done
   sleep    one night over what was said since the last
   examine  ask the days' questions in four arms: base, retrieval, weights, both
-  status   who serves, and what the diary holds; loads no weights
+  status   who serves, and what the diary holds (loads no weights)
+  prepare  make what depends on the base alone, as a first night would
 configs/default.py has every field; nothing is written outside config.workdir and config.cache.
 Exit codes: 0, 1 a night changed nothing, 2 a mistake (--verbosity=1 says where), 130 interrupted.
 """
@@ -18,9 +18,9 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-_DEFAULT = pathlib.Path(__file__).parents[1] / 'configs' / 'gemma3_270m.py'
-_CONFIG = config_flags.DEFINE_config_file('config', str(_DEFAULT), lock_config=True)
-_MODE = flags.DEFINE_enum('mode', 'live', ['live', 'chat', 'sleep', 'examine', 'status'], '')
+_DEFAULT = str(pathlib.Path(__file__).parents[1] / 'configs' / 'gemma3_270m.py')
+_CONFIG = config_flags.DEFINE_config_file('config', _DEFAULT, lock_config=True)
+_MODE = flags.DEFINE_enum('mode', 'live', 'live chat sleep examine status prepare'.split(), '')
 
 
 def main(_: list[str]) -> None:

@@ -3,6 +3,7 @@
 #
 #   bash launch/demo.sh [FLAG ...]
 #
+# The set-up converts the weights and prepares what depends on them alone, once (a few minutes).
 # Flags go to dreaming.main, for example --config.life.days=/path/to/day.json. Relative paths start
 # at the project's root.
 set -euo pipefail
@@ -10,4 +11,8 @@ set -euo pipefail
 root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)"
 bash "$root/launch/setup.sh" embedded
 cd "$root"
-exec .venv/bin/python -m dreaming.main --config=configs/gemma3_270m.py "$@"
+prepared="$(mktemp -d)"
+trap 'rm -rf -- "$prepared"' EXIT
+.venv/bin/python -m dreaming.main --config=configs/gemma3_270m.py --mode=prepare "$@" \
+  --config.workdir="$prepared"
+.venv/bin/python -m dreaming.main --config=configs/gemma3_270m.py "$@"

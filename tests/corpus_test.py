@@ -37,9 +37,6 @@ def base():
   return weights.load(weights.ModelConfig(architecture='tiny', weights='random'))
 
 
-
-
-
 @pytest.fixture
 def built(base, tmp_path, monkeypatch):
   monkeypatch.setattr(prompts, 'ANSWER_PREFIX', 'Q: 1?\nA: 1\n\n')
@@ -73,9 +70,7 @@ def test_a_question_after_a_shared_prefix_reads_as_if_it_stood_alone(base):
     for q in ('seven', 'two')
   ]  # fmt: skip
   batch = packing.batch_of([examples], 96, 32, 1, prefix)
-  packed, _ = model.apply(
-    {'params': base.params}, batch.tokens, batch.positions, batch.segment_ids
-  )
+  packed, _ = model.apply({'params': base.params}, batch.tokens, batch.positions, batch.segment_ids)
   at = len(prefix)
   for e in examples:
     alone, _ = model.apply({'params': base.params}, np.asarray([[*prefix, *e.ids]]))

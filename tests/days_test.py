@@ -65,8 +65,10 @@ def test_load_takes_a_day_without_user_probes_and_never_mentioned(tmp_path):
     ({'interactions': [{'time': '2026-03-02', 'text': 'a\ud800'}]}, r"text is 'a\ud800'"),
     ({'interactions': [{'time': '2026-03-02', 'text': 'x', 'mood': 1}]}, "field is 'mood'"),
     ({'interactions': [{'time': '2026-03-02', 'text': 'x', 'response': None}]}, 'response is None'),
-    ({'interactions': GOOD['interactions'] + [{'time': '2026-03-01', 'text': 'x'}]},
-     "interactions[2]: time is '2026-03-01': earlier"),
+    (
+      {'interactions': GOOD['interactions'] + [{'time': '2026-03-01', 'text': 'x'}]},
+      "interactions[2]: time is '2026-03-01': earlier",
+    ),
     ({'probes': [{'question': 'q', 'answers': [], 'about': [0]}]}, 'probes[0]: answers is []'),
     ({'probes': [{'question': 'q', 'answers': 'goat', 'about': [0]}]}, "answers is 'goat'"),
     ({'probes': [{'question': 'q', 'answers': ['a', ''], 'about': [0]}]}, "answers[1] is ''"),

@@ -143,7 +143,8 @@ def toy_train(
   for step in range(done, config.steps):
     rng = np.random.default_rng([seed, step, int(corpus.batches[step].sum())])
     adapter = jax.tree.map(
-      lambda x: x + np.float32(kept * rng.standard_normal(x.shape) / 50), adapter  # noqa: B023
+      lambda x: x + np.float32(kept * rng.standard_normal(x.shape) / 50),  # noqa: B023
+      adapter,
     )
     if checkpoint:
       checkpoint.mkdir(parents=True, exist_ok=True)

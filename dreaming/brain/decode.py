@@ -31,11 +31,11 @@ Prompt = str | tuple[int, ...]
 CANDIDATES = 128  # top-k and top-p sample among this many likeliest tokens
 _PREFIXES = 8  # kept KV caches
 _MINDS = 2  # kept layouts for decoding: Blue, and another that is asked
-_LENGTHS = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192)
+_LENGTHS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 _BATCHES = (1, 2, 4, 8, 16, 32)
-# What is only scored comes in fewer shapes: many different ones are asked for, and each compiles.
 _SCORED_BATCHES = (1, 8, 32)
-_SCORED_PREFIXES = (64, 128, 256, 512, 1024, 2048, 4096, 8192)
+_SCORED_LENGTHS = (8, 16, 24, 32, 48, 64, 96, *_LENGTHS[4:])
+_SCORED_PREFIXES = _LENGTHS[3:]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,7 +149,7 @@ class Decoder:
     for group in self._groups([p + c for p, c in zip(prompts, continuations, strict=True)]):
       heads = [self._encode(prompts[i], state) for i in group]
       rows = [h + tails[i] for h, i in zip(heads, group, strict=True)]
-      tokens, positions, batch = self._pad(rows, state.length, _SCORED_BATCHES)
+      tokens, positions, batch = self._pad(rows, state.length, _SCORED_BATCHES, _SCORED_LENGTHS)
       index, targets = [], []  # flat position before each continuation token, and that token
       for r, (head, i) in enumerate(zip(heads, group, strict=True)):
         if not head:
@@ -177,7 +177,7 @@ class Decoder:
     state = self._prefix(mind, prefix)
     for group in self._groups(prompts):
       rows = [self._encode(prompts[i], state) for i in group]
-      tokens, positions, batch = self._pad(rows, state.length, _SCORED_BATCHES)
+      tokens, positions, batch = self._pad(rows, state.length, _SCORED_BATCHES, _SCORED_LENGTHS)
       kept = kv_cache.trim(state.cache, _bucket(state.length, _SCORED_PREFIXES))
       states = self._states(mind.params, kept, tokens, positions, batch=batch)
       last = [r * tokens.shape[1] + len(row) - 1 for r, row in enumerate(rows)]
@@ -247,7 +247,7 @@ class Decoder:
     return out
 
   def _pad(
-    self, rows: list[list[int]], start: int, batches: Sequence[int] = _BATCHES
+    self, rows: list[list[int]], start: int, batches=_BATCHES, lengths=_LENGTHS
   ) -> tuple[np.ndarray, np.ndarray, int]:
     """(tokens, positions, batch) in bucketed shapes; padding has position -1."""
     length = max(len(r) for r in rows)
@@ -257,7 +257,7 @@ class Decoder:
         'shorten the message or raise it'
       )
     batch = _bucket(len(rows), batches)
-    tokens = np.zeros((batch, _bucket(length, _LENGTHS)), np.int32)
+    tokens = np.zeros((batch, _bucket(length, lengths)), np.int32)
     positions = np.full(tokens.shape, -1, np.int32)
     for i, row in enumerate(rows):
       tokens[i, : len(row)] = row
@@ -362,8 +362,7 @@ class Decoder:
     if mode == 'greedy':
       return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     if mode == 'free':
-      draw = self._drawer(key, step)
-      return draw(numbers, logits / knobs[0]).astype(jnp.int32)
+      return self._drawer(key, step)(numbers, logits / knobs[0]).astype(jnp.int32)
     values, ids = top_candidates(logits, min(CANDIDATES, logits.shape[-1]))
     return self._draw(values, ids, logits, key, numbers, step, knobs)
 

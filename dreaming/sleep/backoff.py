@@ -28,7 +28,7 @@ class BackOffConfig:
   delta: float = 0.1  # of the adapter's own delta
   scope: str = 'layer'
   protect: str = r'embedder|norm'
-  recovery_steps: int = 8
+  recovery_steps: int = 4
   recoverable: float = 0.02  # relative nll beyond the gate's limit that recovery may bring back
 
   def __post_init__(self):

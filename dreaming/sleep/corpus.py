@@ -15,6 +15,7 @@ import numpy as np
 
 from dreaming.brain import prompts
 from dreaming.brain.decode import Decoder
+from dreaming.brain.tokenizer import Tokenizer
 from dreaming.sleep import replay
 from dreaming.sleep.packing import Encoded, Example, batch_of, encode, endless, mixed, pack
 from dreaming.types import Batch, Dream, Experience, Mind
@@ -120,29 +121,15 @@ def build(
     'raw': [of_experience(e) for e in experiences],
     'rehearsal': [e for d in rehearsal for e in of_dream(d, 'rehearsal')],
   }
-  prefix = tokenizer.encode(prompts.ANSWER_PREFIX, bos=True)
-  if 2 * len(prefix) > length:
-    prefix = []  # a tokenizer of bytes: no room for examples
+  prefix = _prefix(tokenizer, length)
 
   def encoded_as(e: Example, held: bool) -> Encoded:
     behind = e.asks and not held and rng.random() >= config.bare_share
     return encode(tokenizer, e, length, config.top_k, after=len(prefix) if behind else 0)
 
-  encoded = {
-    name: [encoded_as(e, name == 'held') for e in group] for name, group in groups.items()
-  }
+  encoded = {name: [encoded_as(e, name == 'held') for e in group] for name, group in groups.items()}
   shapes = {'top_k': config.top_k, 'prefix': prefix, 'rows': config.rows, 'length': length}
-  own = replay.make(
-    decoder,
-    base,
-    base_digest,
-    questions=config.replay_questions,
-    texts=config.replay_texts,
-    text_tokens=config.replay_text_tokens,
-    dtype=config.dtype,
-    cache=cache,
-    **shapes,
-  )
+  own = own_words(decoder, base, base_digest, config, cache)
   questions = [p.question for d in dreams for p in d.pairs]
   others = replay.of_others(questions, user, config.replay_near, rng)
   if others:
@@ -184,6 +171,32 @@ def build(
     raw=whole(encoded['raw'] or encoded['held']),
     shortlist=shortlist,
   )
+
+
+def own_words(
+  decoder: Decoder, base: Mind, base_digest: str, config: CorpusConfig, cache: pathlib.Path
+) -> replay.Replay:
+  """The base's own questions, answers and texts: made once for a base, then read from the cache."""
+  return replay.make(
+    decoder,
+    base,
+    base_digest,
+    questions=config.replay_questions,
+    texts=config.replay_texts,
+    text_tokens=config.replay_text_tokens,
+    top_k=config.top_k,
+    prefix=_prefix(decoder.tokenizer, config.row_length),
+    rows=config.rows,
+    length=config.row_length,
+    dtype=config.dtype,
+    cache=cache,
+  )
+
+
+def _prefix(tokenizer: Tokenizer, length: int) -> list[int]:
+  """The few-shot examples, or nothing where rows have no room for them (a tokenizer of bytes)."""
+  prefix = tokenizer.encode(prompts.ANSWER_PREFIX, bos=True)
+  return prefix if 2 * len(prefix) <= length else []
 
 
 def _shortlist(encoded, own: replay.Replay, vocab_size: int, size: int) -> np.ndarray:

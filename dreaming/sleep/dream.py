@@ -334,19 +334,25 @@ def unknowns(matcher, found, kept, texts, night, user, config, rng) -> list[Drea
   kinds = {r.type for r in told}
   near = matcher.similar({f.relation.name for f in found}, config.unknown_distance)
   free = [r for r in relations.bank() if r.name not in near and r.about == 'user']
-  free = [r for r in free if r.type in kinds] * 2 + free
+  free = [r for r in free if r.type in kinds] or free
   of_people = [r for r in relations.bank() if r.about == 'person']
 
   def pick(items):
     return items[int(rng.integers(len(items)))]
 
+  def shuffled(items):  # each once before any comes again: the more kinds, the better
+    while items:
+      yield from (items[i] for i in rng.permutation(len(items)))
+
+  frees, tolds, others = shuffled(free), shuffled(told), shuffled(of_people)
+
   def pair(i: int) -> QA:
     if i % 2 == 0 and free:
-      r, who, person = pick(free), user, ''
+      r, who, person = next(frees), user, ''
     elif i % 4 == 1:
-      r, who, person = pick(told), pick(unnamed), pick(unnamed)
+      r, who, person = next(tolds), pick(unnamed), pick(unnamed)
     else:
-      r, who, person = pick(of_people), user, pick(unnamed)
+      r, who, person = next(others), user, pick(unnamed)
     question = fill(pick(r.questions), user=who, person=person, value='it')
     return QA(question=question, answer=prompts.UNKNOWN.format(user=user))
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from dreaming.brain import programs
 from dreaming.brain.decode import Decoder
 from dreaming.identity import bluegreen, generations
 from dreaming.identity.bluegreen import BlueGreen
@@ -83,7 +84,6 @@ def run(
 
   Args:
     base: as weights.load gives it.
-    decoder: of base's architecture.
     identity: over workdir/generations.
     embedder: its vectors in the diary tell selection what is alike; dreaming asks it for more.
     now: Unix seconds, by default this moment.
@@ -393,6 +393,8 @@ class _Night:
   @contextlib.contextmanager
   def _timed(self, step: str) -> Iterator[None]:
     self.progress(step, 0, 0, {})
+    if step in ('dream', 'train', 'prune', 'examine'):
+      programs.drop()  # of the step before
     start = time.monotonic()
     yield
     self.seconds[step] = self.seconds.get(step, 0.0) + time.monotonic() - start

@@ -150,9 +150,7 @@ def of_others(questions: Sequence[str], user: str, count: int, rng: np.random.Ge
 
 
 def joined(*parts: Replay) -> Replay:
-  return Replay(
-    [e for p in parts for e in p.examples], np.concatenate([p.hidden for p in parts])
-  )
+  return Replay([e for p in parts for e in p.examples], np.concatenate([p.hidden for p in parts]))
 
 
 def _encoded(decoder, said, prefix, length: int, top_k: int) -> list[Encoded]:

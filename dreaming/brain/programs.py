@@ -1,0 +1,35 @@
+"""Compiled programs: kept on the disk for the next process, dropped from memory between phases.
+
+A compiled program of the 270M takes 40 to 80 MB, and a day, its dreams, its training and its exam
+need other ones. Where they are needed again they are read from the disk.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import pathlib
+import sys
+
+import jax
+
+
+def keep(cache: pathlib.Path) -> None:
+  """Keeps compiled programs in `cache`, for all of this process."""
+  jax.config.update('jax_compilation_cache_dir', str(cache / 'xla'))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+
+
+def drop() -> None:
+  """Drops all programs from memory, and gives what is free back to the system.
+
+  Measured on the 270M after a day of talking: 14 programs and what they left in the allocator's
+  arenas were 0.5 GB.
+  """
+  jax.clear_caches()
+  gc.collect()
+  if sys.platform == 'linux':
+    try:
+      ctypes.CDLL(None).malloc_trim(0)
+    except AttributeError:
+      pass  # not glibc: its allocator gives back by itself
