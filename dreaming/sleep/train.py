@@ -26,8 +26,8 @@ from dreaming.types import Batch, Lora, Params, TrainState
 class TrainConfig:
   """Mirrors `config.train`."""
 
-  learning_rate: float = 4.5e-4
-  steps: int = 90
+  learning_rate: float = 5e-4
+  steps: int = 80
   warmup: float = 0.1  # share of steps
   optimizer: str = 'adamw'  # or 'adafactor'
   weight_decay: float = 0.0
@@ -39,7 +39,7 @@ class TrainConfig:
   held: float = 0.95  # tokens of dreams that are likelier already are not learned further
   dtype: str = 'bfloat16'  # of the products with the frozen weights; the adapter is f32
   remat: bool = False
-  eval_every: int = 10  # steps between looks at held-out dreams
+  eval_every: int = 20  # steps between looks at held-out dreams
   patience: int = 3  # looks without a better held-out loss, after which training stops
   min_raw_loss: float = 0.1  # nats a token on the raw experiences: below, they are known by heart
   checkpoint_every: int = 20  # steps
