@@ -11,6 +11,7 @@ from configs import tiny
 from dreaming import arms, configuration, days
 from dreaming.agent import Agent
 from dreaming.brain import chat, prompts
+from dreaming.sleep import examine
 from dreaming.types import Experience
 
 DAY = days.Day(
@@ -158,6 +159,17 @@ def test_rating_never_delays_a_reply_and_rates_once(agent):
   assert all(1 <= s.importance <= 10 and 1 <= s.novelty <= 10 for s in scores)
   assert scores[0].rater.startswith('tiny/g0/')
   assert agent.rate() == 0
+
+
+def test_preparing_makes_what_a_first_night_would_and_makes_it_once(agent, monkeypatch, tmp_path):
+  agent.cache = tmp_path / 'cache'
+  monkeypatch.setattr(examine, '_general', lambda: (examine.Question(text='1?', answers=('2',)),))
+  monkeypatch.setattr(examine, '_generic', lambda: 'It rains. ' * 4)
+  agent.prepare()
+  made = sorted((agent.cache / 'exam').glob('*')) + sorted((agent.cache / 'replay').glob('*.npz'))
+  assert len(made) == 2 and not agent.diary.experiences()
+  monkeypatch.setattr(agent.decoder, 'generate', None)  # would be needed to make it again
+  agent.prepare()
 
 
 def test_the_diary_outlives_the_agent_and_the_index_follows(config):

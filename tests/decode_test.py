@@ -402,6 +402,15 @@ def test_logprobs_among_a_shortlist():
 # ---- Compilation ----
 
 
+def test_choosing_compares_first_tokens_after_each_prompt():
+  options = [' flies', ' Here', 'y']
+  got = decoder().choose(mind(), PROMPTS[:3], options, prefix='P. ')
+  assert got.shape == (3, 3)
+  for row, prompt in zip(got, PROMPTS[:3], strict=True):
+    want = [expected_logprobs('P. ' + prompt, option)[0] for option in options]
+    assert np.allclose(row, want, atol=1e-4)
+
+
 def test_after_warm_up_nothing_compiles():
   one = new_decoder()
 

@@ -22,7 +22,7 @@ from dreaming.sleep import relations
 from dreaming.sleep.relations import Fact, MatchConfig, fill
 from dreaming.types import QA, Dream, Experience, Mind, Quality, Status
 
-_PROGRAMS = 8  # that may be in memory at a time
+_PROGRAMS = 14  # that may be in memory at a time: reading one back takes time
 
 # Reading comprehension in the words of people, for checking a question against its source.
 READING = """Omar says: "My bike is a green Raleigh. I bought it in Leeds."
@@ -46,7 +46,7 @@ class DreamConfig:
 
   agent: str = 'Echo'
   exam_questions: int = 2  # wordings of each fact that are held out for the night's own exam
-  unknown_share: float = 0.6  # questions about what nobody told, for each about what was told
+  unknown_share: float = 0.8  # questions about what nobody told, for each about what was told
   unknown_distance: float = 0.75  # relations whose questions are closer (cosine) count as told
   exam_unknown: int = 12
   checked: int = 5  # questions of each fact that are examined
@@ -92,7 +92,7 @@ def dream(
   compiled = decoder.compilations
   for e in experiences:
     if decoder.compilations > compiled + _PROGRAMS:
-      programs.drop()  # texts of many lengths: all of them at once would be 3 GB
+      programs.drop()  # texts of many lengths: all of them were 3 GB
       compiled = decoder.compilations
     facts = matcher.facts([e.content], [e.id], e.speaker or user)
     found += facts
