@@ -13,6 +13,6 @@ bash "$root/launch/setup.sh" embedded
 cd "$root"
 prepared="$(mktemp -d)"
 trap 'rm -rf -- "$prepared"' EXIT
-.venv/bin/python -m dreaming.main --config=configs/gemma3_270m.py --mode=prepare "$@" \
-  --config.workdir="$prepared"
+.venv/bin/python -m dreaming.main --config=configs/gemma3_270m.py "$@" \
+  --mode=prepare --config.workdir="$prepared"
 .venv/bin/python -m dreaming.main --config=configs/gemma3_270m.py "$@"

@@ -16,13 +16,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from dreaming.brain import programs, prompts, transformer
+from dreaming.brain import prompts, transformer
 from dreaming.brain.decode import Decoder
 from dreaming.sleep import relations
 from dreaming.sleep.relations import Fact, MatchConfig, fill
 from dreaming.types import QA, Dream, Experience, Mind, Quality, Status
-
-_PROGRAMS = 14  # that may be in memory at a time: reading one back takes time
 
 # Reading comprehension in the words of people, for checking a question against its source.
 READING = """Omar says: "My bike is a green Raleigh. I bought it in Leeds."
@@ -89,11 +87,7 @@ def dream(
   matcher = relations.Matcher(decoder, base, embedder, config.match)
   found: list[Fact] = []
   checked: list[tuple[Fact, Checked]] = []
-  compiled = decoder.compilations
   for e in experiences:
-    if decoder.compilations > compiled + _PROGRAMS:
-      programs.drop()  # texts of many lengths: all of them were 3 GB
-      compiled = decoder.compilations
     facts = matcher.facts([e.content], [e.id], e.speaker or user)
     found += facts
     checked += zip(facts, check(decoder, base, facts, e, config), strict=True)
