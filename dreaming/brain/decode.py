@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dreaming.brain import kv_cache, serving, transformer
+from dreaming.brain.sampler import CANDIDATES, GREEDY, Sampler
 from dreaming.brain.scoring import Scorer
 from dreaming.brain.serving import top_candidates
 from dreaming.brain.tokenizer import Tokenizer
@@ -28,7 +29,6 @@ from dreaming.types import Mind
 Prompt = str | tuple[int, ...]
 """Text, or token ids where control tokens are needed; without the beginning of sequence."""
 
-CANDIDATES = 128  # top-k and top-p sample among this many likeliest tokens
 _PREFIXES = 8  # kept KV caches
 _MINDS = 2  # kept layouts for decoding: Blue, and another that is asked
 _LENGTHS = (8, 16, 32, 64, 128, 192, 256, 512, 1024, 2048, 4096, 8192)
@@ -36,29 +36,6 @@ _BATCHES = (1, 2, 4, 8, 16, 32)
 _SCORED_BATCHES = (1, 8, 32)
 _SCORED_LENGTHS = (8, 16, 24, 32, 48, 64, 96, *_LENGTHS[4:])
 _SCORED_PREFIXES = _LENGTHS[3:]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Sampler:
-  """How the next token is chosen; temperature 0 takes the likeliest."""
-
-  temperature: float = 0.0
-  top_k: int = 0  # 0: no limit
-  top_p: float = 1.0
-  seed: int = 0
-
-  def __post_init__(self):
-    if self.temperature < 0 or not 0 < self.top_p <= 1 or not 0 <= self.top_k <= CANDIDATES:
-      raise ValueError(
-        f'temperature={self.temperature}, top_k={self.top_k}, top_p={self.top_p}: temperature is '
-        f'at least 0, top_p in (0, 1], top_k in 0..{CANDIDATES}'
-      )
-
-  @property
-  def mode(self) -> str:
-    if self.temperature == 0:
-      return 'greedy'
-    return 'filtered' if self.top_k or self.top_p < 1 else 'free'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,7 +75,7 @@ class Decoder:
     prompts: Sequence[Prompt],
     *,
     max_tokens: int,
-    sampler: Sampler = Sampler(),
+    sampler: Sampler = GREEDY,
     stop: Sequence[str] = ('\n',),
     prefix: Prompt = '',
   ) -> list[str]:
@@ -116,7 +93,7 @@ class Decoder:
     prompt: Prompt,
     *,
     max_tokens: int,
-    sampler: Sampler = Sampler(),
+    sampler: Sampler = GREEDY,
     stop: Sequence[str] = ('\n',),
     prefix: Prompt = '',
   ) -> Iterator[str]:
@@ -286,17 +263,24 @@ class Decoder:
     cache, logits = self._prefill(mind.params, kept, tokens, positions, batch=batch)
     token = self._first(logits, key, numbers, np.int32(0), knobs, mode=sampler.mode)
     position = positions.max(axis=1) + 1
-    served = self._serving(mind, batch, sampler)
+    served = None
     ids: list[list[int]] = [[] for _ in prompts]
     open_rows = set(range(len(prompts)))
+
+    def advance(token, step):
+      nonlocal served, cache
+      served = self._serving(mind, batch, sampler) if served is None else served
+      at, step = position + (step - 1), np.int32(step)
+      knob = {'mode': sampler.mode}
+      cache, new = self._step(
+        mind.params, served, cache, token, at, key, numbers, step, knobs, **knob
+      )
+      return new
+
     for step in range(1, max_tokens + 1):
       now = token
-      if step < max_tokens:  # the next step is under way while this one's text is looked at
-        cache, token = self._step(
-          mind.params, served, cache, now, position, key, numbers, np.int32(step), knobs,
-          mode=sampler.mode,
-        )  # fmt: skip
-        position = position + 1
+      if 1 < step < max_tokens:  # the next step is under way while this one's text is looked at
+        token = advance(now, step)
       for row, new in enumerate(np.asarray(now)[: len(prompts)].tolist()):
         if row not in open_rows:
           continue
@@ -315,6 +299,8 @@ class Decoder:
           yield row, text
       if not open_rows:
         return
+      if step == 1 < max_tokens:  # the first text does not wait for what only a second one needs
+        token = advance(now, step)
 
   # ---- Device side ----
 
