@@ -71,7 +71,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.dream.min_gain = 0.5  # what its source must add to a question's answer, nats a token
   c.dream.reading = 0.4  # weight of that, on average, beside how well its statements follow
   c.dream.min_belief = -0.3  # of both together: below, a fact is not believed
-  c.dream.dtype = 'bfloat16'  # on CPUs without matrix units (AMX) try float32
+  c.dream.dtype = 'bfloat16'  # on CPUs without bf16 products (AMX, AVX-512 BF16) try float32
   c.dream.readings = 1  # facts that one value of one message may stand for
   c.dream.max_facts = 60
   c.dream.match = ml_collections.ConfigDict()
@@ -113,7 +113,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.train.targets = r'layers/(attn|mlp)/.*'  # regex over attn/q k v o, mlp/gate up down
   c.train.replay_weight = 8.0  # of KL(base || student) on replay
   c.train.held = 0.95  # tokens of dreams that are likelier already are not learned further
-  # Of products with the frozen weights; the adapter is f32. Without AMX, try float32.
+  # Of products with the frozen weights; the adapter is f32. See dream.dtype.
   c.train.dtype = 'bfloat16'
   c.train.remat = False  # recompute activations: larger models need it
   c.train.eval_every = 20  # steps between looks at held-out dreams

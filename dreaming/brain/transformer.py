@@ -108,7 +108,7 @@ def cast(params: Params, dtype: Any) -> dict[str, Any]:
   """Params whose products are done in `dtype`; norms and the embedding lookup stay as they are.
 
   For what is done many rows at a time (training, judging dreams): bfloat16 is
-  faster on CPUs with matrix units (AMX); on others it was not tried.
+  faster on CPUs with bf16 products (AMX, AVX-512 BF16); on others it was not tried.
   """
   out = {
     name: jax.tree.map(lambda x: x.astype(dtype) if x.ndim > 1 else x, tree)
