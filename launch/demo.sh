@@ -3,7 +3,7 @@
 #
 #   bash launch/demo.sh [FLAG ...]
 #
-# The set-up converts the weights and prepares what depends on them alone, once (a few minutes).
+# The set-up converts the weights and prepares what depends on them alone, once.
 # Flags go to dreaming.main, for example --config.life.days=/path/to/day.json. Relative paths start
 # at the project's root.
 set -euo pipefail

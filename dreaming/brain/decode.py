@@ -271,9 +271,8 @@ class Decoder:
       nonlocal served, cache
       served = self._serving(mind, batch, sampler) if served is None else served
       at, step = position + (step - 1), np.int32(step)
-      knob = {'mode': sampler.mode}
       cache, new = self._step(
-        mind.params, served, cache, token, at, key, numbers, step, knobs, **knob
+        mind.params, served, cache, token, at, key, numbers, step, knobs, mode=sampler.mode
       )
       return new
 
