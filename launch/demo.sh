@@ -11,8 +11,6 @@ set -euo pipefail
 root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)"
 bash "$root/launch/setup.sh" embedded
 cd "$root"
-prepared="$(mktemp -d)"
-trap 'rm -rf -- "$prepared"' EXIT
-.venv/bin/python -m dreaming.main --config=configs/gemma3_270m.py "$@" \
-  --mode=prepare --config.workdir="$prepared"
-.venv/bin/python -m dreaming.main --config=configs/gemma3_270m.py "$@"
+run() { .venv/bin/python -m dreaming.main --config=configs/gemma3_270m.py "$@"; }
+run "$@" --mode=prepare
+run "$@"

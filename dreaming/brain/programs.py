@@ -1,7 +1,7 @@
 """Compiled programs: kept on the disk for the next process, dropped from memory between phases.
 
-A compiled program of the 270M takes tens of megabytes, and a day, its dreams, its training and its exam
-need other ones. Where they are needed again they are read from the disk.
+A compiled program of the 270M takes tens of megabytes, and a day, its dreams, its training and its
+exam need other ones. Where they are needed again they are read from the disk.
 """
 
 from __future__ import annotations
