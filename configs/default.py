@@ -69,20 +69,17 @@ def get_config() -> ml_collections.ConfigDict:
   c.dream.exam_unknown = 12
   c.dream.checked = 5  # questions of each fact that are examined before it is believed
   c.dream.min_gain = 0.5  # what its source must add to a question's answer, nats a token
-  c.dream.reading = 0.4  # weight of that, on average, beside how well its statements follow
-  c.dream.min_belief = -0.3  # of both together: below, a fact is not believed
+  c.dream.min_belief = -1.6  # log-odds that a fact is told, from which it is believed
   c.dream.dtype = 'bfloat16'  # on CPUs without bf16 products (AMX, AVX-512 BF16) try float32
-  c.dream.readings = 1  # facts that one value of one message may stand for
   c.dream.max_facts = 60
   c.dream.match = ml_collections.ConfigDict()
   c.dream.match.proposals = 8  # relations that word vectors propose for each span
   c.dream.match.type_proposals = 6  # and of each type of value that fits it
-  c.dream.match.min_gain = 0.7  # nats a token that the message must add to a relation's statements
-  c.dream.match.min_score = -2.1  # of their log-likelihood after it, plus half of what it adds
-  c.dream.match.finalists = 4  # relations of each value that are judged both ways
-  c.dream.match.channel = 0.2  # weight of what a statement adds to the message, nats
-  c.dream.match.min_channel = -1.5  # of the same
   c.dream.match.max_nouns = 5  # candidate values of a message that are no names or dates
+  c.dream.match.min_gain = 0.3  # nats a token that the message must add to a relation's statements
+  c.dream.match.finalists = 4  # relations of each value that are judged both ways
+  c.dream.match.readings = 3  # of them whose questions are examined
+  c.dream.match.min_rank = -3.5  # log-odds that a reading is told, below which it is not examined
 
   # Sleeping: the night's training data.
   c.corpus = ml_collections.ConfigDict()

@@ -21,7 +21,7 @@ def get_config():
   c.select.threshold = 0.0
   for group, names in (
     (c.dream, ('min_gain', 'min_belief')),
-    (c.dream.match, ('min_gain', 'min_score', 'min_channel')),
+    (c.dream.match, ('min_gain', 'min_rank')),
   ):
     for name in names:
       group[name] = -1e9

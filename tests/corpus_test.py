@@ -15,8 +15,9 @@ import pytest
 
 from dreaming.brain import lora, prompts, transformer, weights
 from dreaming.brain.decode import Decoder
+from dreaming.brain.masks import segment
 from dreaming.brain.transformer import ARCHITECTURES, Transformer
-from dreaming.sleep import corpus, losses, packing, relations, replay, train
+from dreaming.sleep import bank, corpus, losses, packing, replay, train
 from dreaming.sleep.corpus import CorpusConfig
 from dreaming.types import QA, Dream, Mind
 
@@ -110,15 +111,15 @@ def test_two_of_three_rows_begin_with_the_examples(built):
   for batch in build().batches:
     for row in (0, 1):
       assert batch.tokens[row, : len(prefix)].tolist() == prefix
-      assert (batch.segment_ids[row, : len(prefix)] == packing.SHARED).all()
-    assert (batch.segment_ids[2] >= 0).all()
+      assert (batch.segment_ids[row, : len(prefix)] == segment(1)).all()
+    assert (batch.segment_ids[2] != segment(1)).all()
     assert batch.weights.sum() > 0 and 0 < batch.replay.sum() < batch.weights.sum()
 
 
 def test_rows_without_room_for_the_examples_are_bare(built):
   _, build = built
   for batch in build(row_length=24, losses=96).batches:
-    assert (batch.segment_ids >= 0).all()
+    assert (batch.segment_ids != segment(1)).all()
 
 
 def test_replay_starts_where_the_base_is(built):
@@ -188,7 +189,7 @@ def test_no_wording_of_the_bank_is_a_probe_of_a_shipped_day():
     user = day['user']
     asked = [q['question'] for q in day['probes'] + day['never_mentioned']]
     asked = {folded(prompts.third_person(q, user).replace(user, '{user}')) for q in asked}
-    for r in relations.bank():
+    for r in bank.bank():
       for q in (*r.questions, *(p.question for p in r.reversed)):
         pattern = re.escape(folded(q)).replace(re.escape('{person}'), r'\S+( \S+)?')
         found += [(path.name, q) for p in asked if re.fullmatch(pattern, p)]

@@ -93,9 +93,9 @@ def dreams_of(decoder, base, experiences, *, user, embedder, config, night, seed
   """What the dreamer would have: lessons, the night's exam, and something that it rejected."""
   out = []
   assert embedder(['a']).shape == (1, Letters.dim)
-  for e in experiences:
+  for i, e in enumerate(experiences, start=1):
     if progress:
-      progress(f'looked at {e.id}')
+      progress(i, len(experiences))
     for content, question, answer in FACTS:
       if content == e.content:
         pair = QA(question=question, answer=answer)

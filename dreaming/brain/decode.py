@@ -20,7 +20,7 @@ import numpy as np
 
 from dreaming.brain import kv_cache, serving, transformer
 from dreaming.brain.sampler import CANDIDATES, GREEDY, Sampler
-from dreaming.brain.scoring import Scorer
+from dreaming.brain.scoring import Asked, Scorer
 from dreaming.brain.serving import top_candidates
 from dreaming.brain.tokenizer import Tokenizer
 from dreaming.brain.transformer import Architecture, Transformer
@@ -33,9 +33,6 @@ _PREFIXES = 8  # kept KV caches
 _MINDS = 2  # kept layouts for decoding: Blue, and another that is asked
 _LENGTHS = (8, 16, 32, 64, 128, 192, 256, 512, 1024, 2048, 4096, 8192)
 _BATCHES = (1, 2, 4, 8, 16, 32)
-_SCORED_BATCHES = (1, 8, 32)
-_SCORED_LENGTHS = (8, 16, 24, 32, 48, 64, 96, *_LENGTHS[4:])
-_SCORED_PREFIXES = _LENGTHS[3:]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,8 +61,8 @@ class Decoder:
     self.compilations = 0  # of any of the functions below
     self._prefill = jax.jit(self._counted(self._prefill_fn), static_argnames=('batch',))
     self._step = jax.jit(self._counted(self._step_fn), static_argnames='mode', donate_argnums=(2,))
-    self._states = jax.jit(self._counted(self._states_fn), static_argnames=('batch',))
     self._first = jax.jit(self._counted(self._sample_fn), static_argnames='mode')
+    self._score = Scorer(arch, self._counted)
 
   # ---- Public ----
 
@@ -111,36 +108,21 @@ class Decoder:
     prompts: Sequence[str],
     continuations: Sequence[str],
     *,
-    prefix: str = '',
+    prefix: str | Sequence[str] = '',
     shortlist: np.ndarray | None = None,
   ) -> list[np.ndarray]:
     """Log-probability of each token of each continuation after its prompt, in nats.
 
+    Prompts may have a prefix each; equal prefixes, and equal prompts after them, are read once.
     With `shortlist` (sorted ids, all tokens of the continuations among them) the probabilities are
     among those tokens only: good for comparing texts, at a fraction of the cost.
     """
-    out: list[np.ndarray] = [np.zeros(0)] * len(prompts)
-    tails = [self.tokenizer.encode(c) for c in continuations]
-    score = Scorer(mind.params, shortlist)
-    state = self._prefix(mind, prefix)
-    for group in self._groups([p + c for p, c in zip(prompts, continuations, strict=True)]):
-      heads = [self._encode(prompts[i], state) for i in group]
-      rows = [h + tails[i] for h, i in zip(heads, group, strict=True)]
-      tokens, positions, batch = self._pad(rows, state.length, _SCORED_BATCHES, _SCORED_LENGTHS)
-      index, targets = [], []  # flat position before each continuation token, and that token
-      for r, (head, i) in enumerate(zip(heads, group, strict=True)):
-        if not head:
-          raise ValueError('an empty prompt after a prefix: there is nothing to continue')
-        start = r * tokens.shape[1] + len(head) - 1
-        index.extend(range(start, start + len(tails[i])))
-        targets.extend(tails[i])
-      kept = kv_cache.trim(state.cache, _bucket(state.length, _SCORED_PREFIXES))
-      logp = score(self._states(mind.params, kept, tokens, positions, batch=batch), index, targets)
-      at = 0
-      for i in group:
-        out[i] = logp[at : at + len(tails[i])]
-        at += len(tails[i])
-    return out
+    contexts = [prefix] * len(prompts) if isinstance(prefix, str) else prefix
+    asked = [
+      self._asked(c, p, self.tokenizer.encode(tail))
+      for c, p, tail in zip(contexts, prompts, continuations, strict=True)
+    ]
+    return self._score(mind.params, asked, shortlist)
 
   def choose(
     self, mind: Mind, prompts: Sequence[str], options: Sequence[str], *, prefix: str = ''
@@ -149,18 +131,9 @@ class Decoder:
 
     One pass for a prompt, however many options: good for labels whose first tokens differ.
     """
-    first = [self.tokenizer.encode(o)[0] for o in options]
-    out, score = np.zeros((len(prompts), len(options)), np.float32), Scorer(mind.params)
-    state = self._prefix(mind, prefix)
-    for group in self._groups(prompts):
-      rows = [self._encode(prompts[i], state) for i in group]
-      tokens, positions, batch = self._pad(rows, state.length, _SCORED_BATCHES, _SCORED_LENGTHS)
-      kept = kv_cache.trim(state.cache, _bucket(state.length, _SCORED_PREFIXES))
-      states = self._states(mind.params, kept, tokens, positions, batch=batch)
-      last = [r * tokens.shape[1] + len(row) - 1 for r, row in enumerate(rows)]
-      index = np.repeat(last, len(first))
-      out[group] = score(states, index, first * len(group)).reshape(len(group), -1)
-    return out
+    first = [self.tokenizer.encode(o)[:1] for o in options]
+    asked = [self._asked(prefix, p, o) for p in prompts for o in first]
+    return np.reshape(self._score(mind.params, asked), (len(prompts), len(options)))
 
   # ---- Host side ----
 
@@ -168,6 +141,21 @@ class Decoder:
     """Indices in batches of similar length, so that little is padding."""
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     return [order[i : i + _BATCHES[-1]] for i in range(0, len(order), _BATCHES[-1])]
+
+  def _asked(self, prefix: str, prompt: str, tail: Sequence[int]) -> Asked:
+    context = tuple(self.tokenizer.encode(prefix, bos=True)) if prefix else ()
+    asked = Asked(context, tuple(self.tokenizer.encode(prompt, bos=not prefix)), tuple(tail))
+    if not asked.prompt:
+      raise ValueError('an empty prompt after a prefix: there is nothing to continue')
+    self._check_room(len(asked))
+    return asked
+
+  def _check_room(self, tokens: int) -> None:
+    if tokens > self.cache_length:
+      raise ValueError(
+        f'{tokens} tokens of prompt exceed decode.cache_length={self.cache_length}: '
+        'shorten the message or raise it'
+      )
 
   def _encode(self, prompt: Prompt, state: _Prefix) -> list[int]:
     ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
@@ -203,6 +191,7 @@ class Decoder:
     for key in [k for k, v in self._prefixes.items() if v.params is mind.params]:
       del self._prefixes[key]
     self._layers.pop(id(mind.params), None)
+    self._score.forget(mind.params)
 
   def _serving(self, mind: Mind, batch: int, sampler: Sampler) -> dict[str, Any]:
     """What is laid out for decoding: nothing where weights lie on several devices."""
@@ -223,18 +212,12 @@ class Decoder:
       out['embedding'] = self._embedding[1]
     return out
 
-  def _pad(
-    self, rows: list[list[int]], start: int, batches=_BATCHES, lengths=_LENGTHS
-  ) -> tuple[np.ndarray, np.ndarray, int]:
+  def _pad(self, rows: list[list[int]], start: int) -> tuple[np.ndarray, np.ndarray, int]:
     """(tokens, positions, batch) in bucketed shapes; padding has position -1."""
     length = max(len(r) for r in rows)
-    if start + length > self.cache_length:
-      raise ValueError(
-        f'{start + length} tokens of prompt exceed decode.cache_length={self.cache_length}: '
-        'shorten the message or raise it'
-      )
-    batch = _bucket(len(rows), batches)
-    tokens = np.zeros((batch, _bucket(length, lengths)), np.int32)
+    self._check_room(start + length)
+    batch = _bucket(len(rows), _BATCHES)
+    tokens = np.zeros((batch, _bucket(length, _LENGTHS)), np.int32)
     positions = np.full(tokens.shape, -1, np.int32)
     for i, row in enumerate(rows):
       tokens[i, : len(row)] = row
@@ -322,11 +305,6 @@ class Decoder:
     hidden, cache = self._extend(params, cache, tokens, positions, batch)
     last = jnp.argmax(positions, axis=1)
     return cache, transformer.unembed(params, hidden[jnp.arange(batch), last])
-
-  def _states_fn(self, params, cache, tokens, positions, batch):
-    """Last hidden states of all tokens, Float['B*L D']."""
-    hidden, _ = self._extend(params, cache, tokens, positions, batch)
-    return hidden.reshape(-1, hidden.shape[-1])
 
   def _step_fn(self, params, served, cache, token, position, key, numbers, step, knobs, mode):
     variables = {'params': params}

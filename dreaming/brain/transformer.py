@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from dreaming.brain import kv_cache
 from dreaming.brain import lora as lora_lib
+from dreaming.brain import masks as attention_masks
 from dreaming.brain.kv_cache import LayerCache
 from dreaming.types import Params
 
@@ -292,8 +293,8 @@ class Transformer(nn.Module):
     Args:
       tokens: ids; padding anywhere, as long as its position is -1 (or its segment is 0).
       positions: of each token in its segment; default 0, 1, 2, ...
-      segment_ids: tokens see only their own segment, and a shared one (negative) that stands
-        before them in the row; 0 is padding. Not with a cache.
+      segment_ids: tokens see their own segment and those above it in the tree (masks.py); 0 is
+        padding. Not with a cache.
       cache: what came before (unrolled layout only); it is not changed, a new one is returned.
     """
     arch = self.arch
@@ -308,7 +309,7 @@ class Transformer(nn.Module):
       _rope(positions, arch.head_dim, arch.local_base, 1.0),
     )
     if self.scanned:
-      masks = _masks(arch, positions, positions, segment_ids)
+      masks = attention_masks.attention(arch, positions, positions, segment_ids)
       block = nn.remat(Block, prevent_cse=False) if self.remat else Block
       layers = nn.scan(
         block,
@@ -326,7 +327,8 @@ class Transformer(nn.Module):
         layer_cache = None if cache is None else cache[i]
         kind = None if layer_cache is None else layer_cache.k.shape[1]
         if kind not in masks:
-          masks[kind] = _masks(arch, positions, kv_cache.seen(layer_cache, positions), segment_ids)
+          keys = kv_cache.seen(layer_cache, positions)
+          masks[kind] = attention_masks.attention(arch, positions, keys, segment_ids)
         block = Block(arch, self.lora_scale, self.dtype, name=f'layer_{i}')
         x_BxLxD, layer_cache = block(x_BxLxD, is_global, ropes, masks[kind], positions, layer_cache)
         new_cache.append(layer_cache)
@@ -385,13 +387,3 @@ def _rotate(x: Float[Array, 'B L N H'], rope: tuple[Array, Array]) -> Float[Arra
   cos, sin = rope
   first, second = jnp.split(x, 2, axis=-1)
   return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-
-
-def _masks(arch, q_pos, k_pos, segment_ids):
-  """(global, local) attention masks, Bool['B L T']: causal, own segment, window."""
-  distance = q_pos[:, :, None] - k_pos[:, None, :]
-  mask = (distance >= 0) & (k_pos >= 0)[:, None, :]
-  if segment_ids is not None:
-    shared = (segment_ids < 0)[:, None, :]
-    mask &= (segment_ids[:, :, None] == segment_ids[:, None, :]) | shared
-  return mask, mask & (distance < arch.sliding_window)

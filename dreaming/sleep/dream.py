@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from dreaming.brain import prompts, transformer
 from dreaming.brain.decode import Decoder
-from dreaming.sleep import relations
-from dreaming.sleep.relations import Fact, MatchConfig, fill
+from dreaming.sleep import belief, relations
+from dreaming.sleep.bank import bank, fill
+from dreaming.sleep.belief import Checked, Fact
+from dreaming.sleep.relations import MatchConfig
 from dreaming.types import QA, Dream, Experience, Mind, Quality, Status
 
 # Reading comprehension in the words of people, for checking a question against its source.
@@ -49,10 +51,8 @@ class DreamConfig:
   exam_unknown: int = 12
   checked: int = 5  # questions of each fact that are examined
   min_gain: float = 0.5  # what the source must add to a question's answer, nats a token
-  reading: float = 0.4  # weight of that, on average, beside the rank of the fact's statements
-  min_belief: float = -0.3  # of both together
+  min_belief: float = -1.6  # log-odds that a fact is told, from which it is believed
   dtype: str = 'bfloat16'  # of the dreamer's products: only likelihoods are compared
-  readings: int = 1  # facts that one value of one message may stand for
   max_facts: int = 60
   match: MatchConfig = MatchConfig()
 
@@ -67,7 +67,7 @@ def dream(
   config: DreamConfig,
   night: int,
   seed: int,
-  progress: Callable[[str], None] | None = None,
+  progress: Callable[[int, int], None] | None = None,
 ) -> list[Dream]:
   """Writes and checks a night's dreams; kept and rejected ones, ids 0.
 
@@ -80,22 +80,19 @@ def dream(
     config: thresholds.
     night: number of the night.
     seed: of the choice of held-out wordings and of unknowns.
-    progress: called with a line after each experience.
+    progress: told how many experiences are read, of how many.
   """
   rng = np.random.default_rng([seed, night])
   base = base.replace(params=transformer.cast(base.params, config.dtype))
   matcher = relations.Matcher(decoder, base, embedder, config.match)
-  found: list[Fact] = []
-  checked: list[tuple[Fact, Checked]] = []
-  for e in experiences:
-    facts = matcher.facts([e.content], [e.id], e.speaker or user)
-    found += facts
-    checked += zip(facts, check(decoder, base, facts, e, config), strict=True)
-    if progress:
-      progress(f'{len(facts)} readings of "{e.content[:40]}"')
   texts = {e.id: e for e in experiences}
+  messages = [
+    relations.Message(text=e.content, source=e.id, user=e.speaker or user) for e in experiences
+  ]
+  found = [f for facts in matcher.facts(messages, progress) for f in facts]
+  checked = list(zip(found, check(decoder, base, found, texts, config), strict=True))
   out: list[Dream] = []
-  chosen, misread = settle(checked, config)
+  chosen, misread = belief.settle(checked, config.min_belief)
   for fact, reason in misread:
     text = fact.fill(fact.relation.statements[0])
     quality = Quality(gain=fact.gain, reason=reason)
@@ -154,32 +151,29 @@ def _alike(a: Fact, b: Fact) -> bool:
   return shape(a.value) == shape(b.value)
 
 
-@dataclasses.dataclass(frozen=True)
-class Checked:
-  """What the reading examination says of a fact."""
-
-  passed: list[str]  # its questions, without those whose answer the source does not make likely
-  failed: list[str]
-  gain: float  # mean over those that were asked, nats a token
-
-
 def check(
-  decoder: Decoder, base: Mind, facts: Sequence[Fact], source: Experience, config: DreamConfig
+  decoder: Decoder,
+  base: Mind,
+  facts: Sequence[Fact],
+  sources: Mapping[int, Experience],
+  config: DreamConfig,
 ) -> list[Checked]:
-  """Asks some questions of each fact of one experience with it in the context, and without."""
+  """Asks some questions of each fact with its source in the context, and without."""
   questions: list[list[str]] = []
   rows: list[tuple[str, str]] = []  # (question, value)
+  told: list[str] = []
   for fact in facts:
     filled = [fact.fill(q) for q in fact.relation.questions]
     questions.append([q for q in filled if fact.value.casefold() not in q.casefold()])
     rows += [(q, fact.value) for q in questions[-1][: config.checked]]
-  told = f'{READING}{facts[0].user} says: "{source.content}"\n' if facts else ''
-  gains = _answered(decoder, base, rows, told)
-  gains -= _answered(decoder, base, rows, prompts.ANSWER_PREFIX)
+    said = f'{READING}{fact.user} says: "{sources[fact.source].content}"\n'
+    told += [said] * (len(rows) - len(told))
+  answers = _answered(decoder, base, rows, told)
+  gains = answers - _answered(decoder, base, rows, [prompts.ANSWER_PREFIX] * len(rows))
   out, at = [], 0
   for asked in questions:
     n = len(asked[: config.checked])
-    gain = gains[at : at + n]
+    gain, answer = gains[at : at + n], answers[at : at + n]
     at += n
     good = gain >= config.min_gain
     failed = [q for q, ok in zip(asked, good, strict=False) if not ok]
@@ -188,44 +182,14 @@ def check(
         passed=[q for q in asked if q not in failed],
         failed=failed,
         gain=float(gain.mean()) if n else 0.0,
+        answer=float(answer.mean()) if n else 0.0,
       )
     )
   return out
 
 
-def settle(checked: Sequence[tuple[Fact, Checked]], config: DreamConfig):
-  """(facts that are believed, with their questions; facts that are not, with the reason).
-
-  Whether a fact is believed is decided by its statements and by what its source adds to its
-  answers. Of several readings of a value (sister, niece) the one is taken whose statements follow
-  best: what a source adds to an answer says little of the question (any name is an answer to who).
-  """
-  sure: list[tuple[Fact, Checked]] = []
-  misread: list[tuple[Fact, str]] = []
-  for fact, result in checked:
-    belief = fact.rank + config.reading * result.gain
-    if belief >= config.min_belief and result.passed:
-      sure.append((fact, result))
-    else:
-      reason = f'rank {fact.rank:.1f}, reading gains {result.gain:.1f} nats a token'
-      misread.append((fact, f'{reason}: belief {belief:.1f}'))
-  believed: list[tuple[Fact, Checked]] = []
-  for fact, result in sorted(sure, key=lambda x: -x[0].rank - config.reading / 4 * x[1].gain):
-    same = [f for f, _ in believed if f.source == fact.source]
-    readings = [f for f in same if f.value.casefold() == fact.value.casefold()]
-    alike = [f for f in readings if f.relation.type == fact.relation.type]
-    rivals = [f for f in same if f.key == fact.key]  # "the 12th" beside "the 19th of March"
-    if rivals:
-      misread.append((fact, f'{rivals[0].value} fits {fact.relation.name} better'))
-    elif alike or len(readings) >= config.readings:
-      misread.append((fact, f'{readings[0].relation.name} fits {fact.value} better'))
-    else:
-      believed.append((fact, result))
-  return believed, misread
-
-
 def _answered(
-  decoder: Decoder, base: Mind, rows: Sequence[tuple[str, str]], prefix: str
+  decoder: Decoder, base: Mind, rows: Sequence[tuple[str, str]], prefixes: Sequence[str]
 ) -> np.ndarray:
   """Mean log-likelihood of each value as the answer, however it is written, nats a token."""
   asked, forms, which = [], [], []
@@ -237,7 +201,8 @@ def _answered(
     asked += [prompts.question(question)] * len(own)
     which += [i] * len(own)
   best = np.full(len(rows), -np.inf)
-  for i, logp in zip(which, decoder.logprobs(base, asked, forms, prefix=prefix), strict=True):
+  after = [prefixes[i] for i in which]
+  for i, logp in zip(which, decoder.logprobs(base, asked, forms, prefix=after), strict=True):
     best[i] = max(best[i], logp.mean())
   return best
 
@@ -328,9 +293,9 @@ def unknowns(matcher, found, kept, texts, night, user, config, rng) -> list[Drea
   told = [f.relation for f, _, _ in kept]
   kinds = {r.type for r in told}
   near = matcher.similar({f.relation.name for f in found}, config.unknown_distance)
-  free = [r for r in relations.bank() if r.name not in near and r.about == 'user']
+  free = [r for r in bank() if r.name not in near and r.about == 'user']
   free = [r for r in free if r.type in kinds] or free
-  of_people = [r for r in relations.bank() if r.about == 'person']
+  of_people = [r for r in bank() if r.about == 'person']
 
   def pick(items):
     return items[int(rng.integers(len(items)))]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import math
 import pathlib
 import shutil
@@ -174,7 +173,6 @@ class _Night:
   def _dream(self) -> list[Dream]:
     if self._left('dream') is None:
       with self._timed('dream'):
-        told = itertools.count(1)
         dreams = dream.dream(
           self.decoder,
           self.base_mind,
@@ -184,7 +182,7 @@ class _Night:
           config=self.config.dream,
           night=self.number,
           seed=self.seed,
-          progress=lambda _: self.progress('dream', next(told), 0, {}),
+          progress=lambda read, total: self.progress('dream', read, total, {}),
         )
       kept = sum(d.status == Status.KEPT for d in dreams)
       counts = {'kept': kept, 'rejected': len(dreams) - kept}

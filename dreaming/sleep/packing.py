@@ -12,11 +12,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from dreaming.brain.masks import segment
 from dreaming.brain.tokenizer import Tokenizer
 from dreaming.types import Batch
-
-SHARED = -1
-"""Segment of a row's prefix: all segments behind it see it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,12 +97,12 @@ def batch_of(
   for r, row in enumerate(rows):
     at = row[0].after if row else 0
     if at:
-      tokens[r, :at], positions[r, :at], segments[r, :at] = prefix, np.arange(at), SHARED
+      tokens[r, :at], positions[r, :at], segments[r, :at] = prefix, np.arange(at), segment(1)
     for s, e in enumerate(row, start=1):
       n = len(e.ids)
       tokens[r, at : at + n] = e.ids
       positions[r, at : at + n] = e.after + np.arange(n)
-      segments[r, at : at + n] = s
+      segments[r, at : at + n] = segment(1, s)
       index = np.flatnonzero(e.loss)
       where.extend(r * length + at + index)
       target_ids.extend(e.target_ids)

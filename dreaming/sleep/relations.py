@@ -12,91 +12,19 @@ that no statement wins by being easy to say.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
-import importlib.resources
-import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from dreaming.brain.decode import Decoder
-from dreaming.sleep import values
-from dreaming.types import QA, Mind
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Relation:
-  """One kind of fact, in many wordings, with slots {user}, {person} and {value}."""
-
-  name: str
-  about: str  # 'user' or 'person'
-  type: str  # of the value
-  examples: tuple[tuple[str, str], ...]  # (message, value)
-  questions: tuple[str, ...]
-  statements: tuple[str, ...]
-  reversed: tuple[QA, ...]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Fact:
-  """What a message tells."""
-
-  relation: Relation
-  user: str
-  person: str  # '' when it is about the user
-  value: str
-  source: int  # experience id
-  score: float  # mean log-likelihood of its statements after the message, nats a token
-  gain: float  # the same minus that without the message
-  channel: float = 0.0  # log-likelihood of the message after it, over that after its value, nats
-  rank: float = 0.0  # what these and the relation's own words make of it
-
-  @property
-  def key(self) -> tuple[str, str]:
-    """Facts with one key exclude each other: the newer one wins."""
-    return self.relation.name, self.person
-
-  def fill(self, text: str) -> str:
-    return fill(text, user=self.user, person=self.person, value=self.value)
-
-
-def fill(text: str, *, user: str, person: str, value: str) -> str:
-  """A template with its slots filled, a/an and doubled articles put right."""
-  bare = re.sub(r'^(the|a|an) ', '', value, flags=re.I)
-  text = re.sub(r'\b(an?|the) \{value\}', lambda m: f'{m[1]} {bare}', text)
-  text = text.replace('{user}', user).replace('{person}', person).replace('{value}', value)
-  text = re.sub(rf'\bon (?=(?:{values.MONTHS})\b(?! \d))', 'in ', text)
-  text = re.sub(r'\b([Aa]) (?=[aeiouAEIOU])', r'\1n ', text)
-  text = re.sub(r'\b([Aa])n (?=[^aeiouAEIOUhH\W])', r'\1 ', text)
-  text = re.sub(r'\bs\b(?<=\w)\'s\'s', "s's", text)
-  return text[:1].upper() + text[1:]
-
-
-@functools.cache
-def bank() -> tuple[Relation, ...]:
-  """All relations that the package ships."""
-  out = []
-  folder = importlib.resources.files('dreaming.sleep') / 'relations'
-  for file in sorted(folder.iterdir(), key=lambda f: f.name):
-    if not file.name.endswith('.json'):
-      continue
-    for r in json.loads(file.read_text(encoding='utf-8')):
-      examples = tuple(tuple(p.strip() for p in e.split('=>', 1)) for e in r['examples'])
-      out.append(
-        Relation(
-          name=r['name'],
-          about=r['about'],
-          type=r['type'],
-          examples=examples,
-          questions=tuple(r['questions']),
-          statements=tuple(r['statements']),
-          reversed=tuple(QA(question=q['question'], answer=q['answer']) for q in r['reversed']),
-        )
-      )
-  return tuple(out)
-
+from dreaming.sleep import belief, values
+from dreaming.sleep.bank import Relation, bank, fill
+from dreaming.sleep.belief import Fact
+from dreaming.types import Mind
 
 # ---- Matching ----
 
@@ -130,18 +58,43 @@ Omar says: "My back has been hurting since I fell off the ladder."
 class MatchConfig:
   """Mirrors the `match_*` fields of `config.dream`."""
 
+  together: int = 16  # messages that are read together
+  together: int = 16  # messages that are read together
   proposals: int = 8  # relations that the vectors propose for each span
   type_proposals: int = 6  # and of each type of value that fits it
-  finalists: int = 4  # relations of each value that are judged both ways
-  channel: float = 0.2  # weight of what a statement adds to the message's words, nats
-  min_channel: float = -1.5  # of the same
-  min_gain: float = 0.7  # nats a token that the message adds to the statement
-  min_score: float = -2.1  # score + gain / 2, nats a token
-  margin: float = 0.4  # below the best relation of the same value
-  rivals: int = 3  # relations of one kind that go on to the examination for the same value
-  shared_word: float = 0.6  # bonus of relations that name a word of the message ("my sister")
-  vague: float = 1.0  # penalty of relations whose value may be anything: their wording is generic
   max_nouns: int = 5  # candidate values of a message that are no names or dates, rarest first
+  finalists: int = 4  # relations of each value that are judged both ways
+  readings: int = 3  # relations of each value that go on to the examination
+  min_gain: float = 0.3  # nats a token that the message adds to the statement
+  bonus: float = 0.2  # nats, for each nat of words that it has in common with the message
+  min_rank: float = -3.5  # log-odds below which a reading is not examined
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Message:
+  """What somebody said."""
+
+  text: str
+  source: int  # experience id
+  user: str  # who said it
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+  """A relation and a value that a message may tell."""
+
+  message: int  # its number among those that are read together
+  relation: Relation
+  person: str
+  value: str
+  kind: float
+  near: float
+  shared: float
+  apposed: bool
+
+  def statement(self, messages: Sequence[Message], which: int) -> str:
+    user = messages[self.message].user
+    return fill(self.relation.statements[which], user=user, person=self.person, value=self.value)
 
 
 class Matcher:
@@ -162,6 +115,23 @@ class Matcher:
   ):
     self.decoder, self.mind, self.embedder, self.config = decoder, mind, embedder, config
     self.relations = bank()
+
+  @functools.cached_property
+  def _rare(self) -> list[dict[str, float]]:
+    """Per relation: the words it is told and asked in, each with how few have it, nats."""
+    of = []
+    for r in self.relations:
+      told = ' '.join(m.replace(v.split('|')[-1].strip(), ' ') for m, v in r.examples)
+      asked = re.sub(r'\{\w+\}', ' ', ' '.join((*r.statements, *r.questions)))
+      of.append(_words(f'{told} {asked} {r.name.replace("_", " ")} {" ".join(r.cues)}'))
+    count = collections.Counter(w for words in of for w in words)
+    return [{w: float(np.log(len(of) / count[w])) for w in words} for words in of]
+
+  def _shared(self, relation: int, value: str, text: str) -> float:
+    """How much a relation's words have in common with the sentence of the value, nats."""
+    said = next((s for s in re.split(r'(?<=[.!?])\s+', text) if value.lower() in s.lower()), text)
+    words = _words(said.lower().replace(value.lower(), ' '))
+    return sum(x for w, x in self._rare[relation].items() if w in words)
 
   @functools.cached_property
   def _vectors(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -195,65 +165,81 @@ class Matcher:
     near = (centre @ centre[own].T).max(axis=1) >= cosine
     return {r.name for r, n in zip(self.relations, near, strict=True) if n} | names
 
-  def facts(self, texts: Sequence[str], sources: Sequence[int], user: str, progress=None):
-    """The facts of messages, best first in each; a message may tell none."""
-    out: list[Fact] = []
-    for text, source in zip(texts, sources, strict=True):
-      out += self._of_message(text, source, user)
+  def facts(self, messages: Sequence[Message], progress=None) -> list[list[Fact]]:
+    """The facts of each message, best first; a message may tell none.
+
+    From many to few: one statement of each candidate, then what the message adds to the likely
+    ones, then both statements of the finalists and the message after them. Messages take each of
+    these steps together, some at a time.
+    """
+    out: list[list[Fact]] = []
+    for i in range(0, len(messages), self.config.together):
+      some = messages[i : i + self.config.together]
+      out += self._of_messages(some)
       if progress:
-        progress()
+        progress(len(out), len(messages))
     return out
 
-  def _of_message(self, text: str, source: int, user: str) -> list[Fact]:
-    candidates = self._propose(text, user)
-    if not candidates:
-      return []
-    # From many to few: one statement of each, then what the message adds to the likely ones, then
-    # both statements of the finalists and the message after them.
-    told, untold = (f'{user} says: "{words}"\nThat means' for words in (text, _UNRELATED))
-    first = self._judge(told, candidates, user, 0)
-    words = self.config.shared_word * np.asarray([_shared(*c[::2], text) for c in candidates])
-    kept = _likeliest(candidates, first + words, self.config.finalists + 2)
-    candidates, first, words = [candidates[i] for i in kept], first[kept], words[kept]
-    gain = first - self._judge(untold, candidates, user, 0)
-    kept = _likeliest(candidates, first + 0.5 * gain + words, self.config.finalists)
-    kept = [i for i in kept if gain[i] >= self.config.min_gain]
-    if not kept:
-      return []
-    candidates, first, gain = [candidates[i] for i in kept], first[kept], gain[kept]
-    score = (first + self._judge(told, candidates, user, 1)) / 2
-    channel = self._channel(candidates, text, user)
-    facts = [
-      Fact(
-        relation=r, user=user, person=p, value=v, source=source, score=float(s), gain=float(g),
-        channel=float(c),
-      )
-      for (r, p, v), s, g, c in zip(candidates, score, gain, channel, strict=True)
-    ]  # fmt: skip
-    return _best(facts, text, self.config)
+  def _of_messages(self, messages: Sequence[Message]) -> list[list[Fact]]:
+    entries = [e for own in self._propose(messages) for e in own]
+    told = [f'{m.user} says: "{m.text}"\nThat means:' for m in messages]
+    untold = [f'{m.user} says: "{_UNRELATED}"\nThat means:' for m in messages]
+    config = self.config
+    bonus = config.bonus * np.asarray([min(e.shared, 5) + 8 * e.apposed for e in entries])
 
-  def _judge(self, told: str, candidates, user: str, which: int) -> np.ndarray:
+    def keep(kept):
+      return [entries[i] for i in kept], bonus[kept]
+
+    first = self._judge(told, entries, messages, 0)
+    kept = _likeliest(entries, first + bonus, config.finalists + 2)
+    (entries, bonus), first = keep(kept), first[kept]
+    gain = first - self._judge(untold, entries, messages, 0)
+    kept = _likeliest(entries, first + 0.5 * gain + bonus, config.finalists)
+    kept = [i for i in kept if gain[i] >= config.min_gain or entries[i].apposed]
+    (entries, bonus), first, gain = keep(kept), first[kept], gain[kept]
+    score = (first + self._judge(told, entries, messages, 1)) / 2
+    channel = self._channel(entries, messages)
+    facts: list[list[Fact]] = [[] for _ in messages]
+    for e, s, g, c in zip(entries, score, gain, channel, strict=True):
+      m = messages[e.message]
+      fact = Fact(
+        relation=e.relation, user=m.user, person=e.person, value=e.value, source=m.source,
+        score=float(s), gain=float(g), channel=float(c), kind=e.kind, near=e.near, shared=e.shared,
+        apposed=e.apposed,
+      )  # fmt: skip
+      facts[e.message].append(dataclasses.replace(fact, rank=belief.rank(fact)))
+    return [_best(own, config) for own in facts]
+
+  def _judge(self, told: Sequence[str], entries, messages, which: int) -> np.ndarray:
     """Mean log-likelihood of one statement of each after what was told, nats a token."""
-    rows = [' ' + _statement(c, user, which) for c in candidates]
+    rows = [' ' + e.statement(messages, which) for e in entries]
+    after = [told[e.message] for e in entries]
     logps = self.decoder.logprobs(
-      self.mind, [':'] * len(rows), rows, prefix=_PREMISE + told, shortlist=self._shortlist(rows)
+      self.mind, after, rows, prefix=_PREMISE, shortlist=self._shortlist(rows)
     )
     return np.asarray([x.mean() for x in logps])
 
-  def _channel(self, candidates, text: str, user: str) -> np.ndarray:
+  def _channel(self, entries, messages) -> np.ndarray:
     """Log-likelihood of the message after each fact, over that after its value alone, nats."""
-    facts = [_statement(c, user, which) for which in (0, 1) for c in candidates]
-    named = list(dict.fromkeys(c[1:] for c in candidates))
-    facts += [f'{user} talks about {" and ".join(filter(None, pair))}.' for pair in named]
-    prompts = [f'Fact: {fact}\n{user} says: "' for fact in facts]
-    shortlist = self._shortlist([text])
+    named = list(dict.fromkeys((e.message, e.person, e.value) for e in entries))
+    about = [(e.message, e.statement(messages, which)) for which in (0, 1) for e in entries]
+    about += [
+      (n, f'{messages[n].user} talks about {" and ".join(filter(None, pair))}.')
+      for n, *pair in named
+    ]
     logps = self.decoder.logprobs(
-      self.mind, prompts, [text] * len(prompts), prefix=_FACTS, shortlist=shortlist
+      self.mind,
+      [f'Fact: {fact}\n{messages[n].user} says: "' for n, fact in about],
+      [messages[n].text for n, _ in about],
+      prefix=_FACTS,
+      shortlist=self._shortlist([m.text for m in messages]),
     )
     total = np.asarray([x.sum() for x in logps])
-    n = len(candidates)
+    n = len(entries)
     alone = dict(zip(named, total[2 * n :], strict=True))
-    return (total[:n] + total[n : 2 * n]) / 2 - np.asarray([alone[c[1:]] for c in candidates])
+    return (total[:n] + total[n : 2 * n]) / 2 - np.asarray(
+      [alone[e.message, e.person, e.value] for e in entries]
+    )
 
   def _shortlist(self, rows: Sequence[str]) -> np.ndarray:
     """The rows' tokens and frequent ones: a fixed size, so that nothing compiles again."""
@@ -265,37 +251,70 @@ class Matcher:
       chosen.append(next(fill_up))
     return np.asarray(sorted(chosen), np.int32)
 
-  def _propose(self, text: str, user: str) -> list[tuple[Relation, str, str]]:
-    """(relation, person, value) triples worth asking the base about."""
-    found = values.spans(text, user)
-    words = [s for s, k in found if k is values.NOUNS]
-    nouns = values.noun_types(self.decoder, self.mind, words)
-    nouns = dict(sorted(nouns.items(), key=lambda x: -self._rarity(x[0]))[: self.config.max_nouns])
-    names = [s for s, k in found if k is values.NAMES]
-    types = values.name_types(self.decoder, self.mind, text, user, names)
-    found = [(s, nouns.get(s) or types.get(s, k)) for s, k in found if s in nouns or s not in words]
-    people = [s for s, k in types.items() if k & {'person', 'animal_name'}]
-    if not found:
+  def _propose(self, messages: Sequence[Message]) -> list[list[_Entry]]:
+    """What each message may tell, worth asking the base about."""
+    found = [values.spans(m.text, m.user, self._is_name) for m in messages]
+    words = [[s for s, k in spans if k is values.NOUNS] for spans in found]
+    names = [[s for s, k in spans if k is values.NAMES] for spans in found]
+    nouns = values.noun_types(
+      self.decoder, self.mind, [(m.text, own) for m, own in zip(messages, words, strict=True)]
+    )
+    types = values.name_types(
+      self.decoder, self.mind, [(m.text, m.user, x) for m, x in zip(messages, names, strict=True)]
+    )
+    out = []
+    for n, (spans, of_nouns, of_names) in enumerate(zip(found, nouns, types, strict=True)):
+      rarest = sorted(of_nouns, key=lambda w: -self._rarity(w))[: self.config.max_nouns]
+      typed = [(s, of_names.get(s) or dict.fromkeys(k, 0.0)) for s, k in spans if s not in words[n]]
+      typed += [(s, of_nouns[s]) for s in rarest]
+      out.append(self._of_spans(n, messages[n], typed))
+    return out
+
+  def _of_spans(self, n: int, message: Message, typed) -> list[_Entry]:
+    if not typed:
       return []
+    said = {  # whose names the message itself says they are
+      (r.name, s): r
+      for r in self.relations if r.cues
+      for s, k in typed if s[:1].isupper() and values.apposed(message.text, r.cues, s)
+    }  # fmt: skip
+    typed = [(s, self._said_types(s, said) or k) for s, k in typed]
+    people = [s for s, k in typed if k.keys() & {'person', 'animal_name'} and s[:1].isupper()]
     messages, questions, examples = self._vectors
-    sentences = self.embedder(re.split(r'(?<=[.!?])\s+', text))
+    sentences = self.embedder(re.split(r'(?<=[.!?])\s+', message.text))
     of_text = (messages @ sentences.T).max(axis=(1, 2))
     of_text += 0.5 * (questions @ sentences.T).max(axis=(1, 2))
     out = []
-    for (span, kinds), v in zip(found, self.embedder([s for s, _ in found]), strict=True):
+    for (span, kinds), v in zip(typed, self.embedder([s for s, _ in typed]), strict=True):
       near = of_text + 0.5 * (examples @ v).max(axis=1) + 0.5 * (questions @ v).max(axis=1)
-      fitting = [i for i in np.argsort(-near) if self.relations[i].type in kinds]
-      chosen = fitting[: self.config.proposals]
-      for kind in kinds:
-        of_kind = [i for i in fitting if self.relations[i].type == kind]
+      fitting = [i for i in np.argsort(-near) if self.relations[i].types & kinds.keys()]
+      chosen = [i for i in fitting if (self.relations[i].name, span) in said]
+      named = bool(chosen)
+      chosen += fitting[: self.config.proposals]
+      for kind in sorted(kinds):
+        of_kind = [i for i in fitting if kind in self.relations[i].types]
         chosen += of_kind[: self.config.type_proposals]
       for i in dict.fromkeys(chosen):
         r = self.relations[i]
-        if r.about == 'user':
-          out.append((r, '', span))
-        else:
-          out.extend((r, p, span) for p in people if p != span and span not in p)
+        if r.cues and named and (r.name, span) not in said:
+          continue  # "my sister Ana" is no friend's name
+        shared, apposed = self._shared(i, span, message.text), (r.name, span) in said
+        kind = max(kinds[t] for t in r.types & kinds.keys())
+        owners = [''] if r.about == 'user' else people
+        out += [
+          _Entry(n, r, p, span, kind, float(near[i]), shared, apposed)
+          for p in owners
+          if p != span and span not in p
+        ]
     return out
+
+  @staticmethod
+  def _said_types(span: str, said: Mapping[tuple[str, str], Relation]) -> values.Types:
+    return {t: 0.0 for (_, s), r in said.items() if s == span for t in r.types}
+
+  def _is_name(self, word: str) -> bool:
+    """Whether a word with a capital is one wherever it stands: more usual than without."""
+    return self._rarity(word) < self._rarity(word.lower())
 
   def _rarity(self, span: str) -> float:
     """Later pieces of a BPE vocabulary are rarer; words of several pieces are rarer still."""
@@ -303,46 +322,29 @@ class Matcher:
     return max(ids) + 50_000 * (len(ids) - 1) - 40_000 * (' ' in span)
 
 
-def _statement(candidate: tuple[Relation, str, str], user: str, which: int) -> str:
-  relation, person, value = candidate
-  return fill(relation.statements[which], user=user, person=person, value=value)
+def _likeliest(entries: Sequence[_Entry], score: np.ndarray, count: int) -> list[int]:
+  """Indices of the `count` best relations of each value of each message."""
+  of: dict[tuple[int, str], list[int]] = {}
+  for i, e in enumerate(entries):
+    of.setdefault((e.message, e.value), []).append(i)
+  return [i for own in of.values() for i in sorted(own, key=lambda i: -score[i])[:count]]
 
 
-def _likeliest(candidates, score: np.ndarray, count: int) -> list[int]:
-  """Indices of the `count` best relations of each value."""
-  out: list[int] = []
-  for value in dict.fromkeys(v for _, _, v in candidates):
-    own = [i for i, c in enumerate(candidates) if c[2] == value]
-    out += sorted(own, key=lambda i: -score[i])[:count]
-  return out
+def _stem(word: str) -> str:
+  for end in ('ing', 'ied', 'ies', 'ed', 'es', 's', 'e', 'y'):
+    if word.endswith(end) and len(word) - len(end) >= 3:
+      return word[: -len(end)]
+  return word
 
 
-def _shared(relation: Relation, value: str, text: str) -> bool:
-  """Whether a relation names a word of the message, other than the value ('my sister')."""
-  words = set(values.WORD.findall(text.lower())) - values.COMMON - {value.lower()}
-  named = ' '.join((relation.name.replace('_', ' '), *relation.statements)).lower()
-  return not words.isdisjoint(values.WORD.findall(named))
+def _words(text: str) -> set[str]:
+  return {_stem(w) for w in re.findall(r'[a-zà-ÿ]{3,}', text.lower())}
 
 
-def _best(facts: list[Fact], text: str, config: MatchConfig) -> list[Fact]:
-  """For each value what the base finds likeliest, and what comes close to it."""
-
-  def rank(f: Fact) -> float:
-    r = f.relation
-    vague = r.type == 'any' or (r.name.startswith('pet_') and bool(f.person))
-    both = f.score + 0.5 * f.gain + config.channel * f.channel
-    return both + config.shared_word * _shared(r, f.value, text) - config.vague * vague
-
+def _best(facts: list[Fact], config: MatchConfig) -> list[Fact]:
+  """The likeliest readings of each value."""
   out: list[Fact] = []
   for value in dict.fromkeys(f.value for f in facts):
-    own = [f for f in facts if f.value == value and f.channel >= config.min_channel]
-    own = sorted((dataclasses.replace(f, rank=rank(f)) for f in own), key=lambda f: -f.rank)
-    if not own or own[0].rank < config.min_score:
-      continue
-    seen: dict[tuple[str, str], int] = {}
-    for f in own:
-      kind = f.relation.type, f.person
-      if f.rank >= own[0].rank - config.margin and seen.get(kind, 0) < config.rivals:
-        seen[kind] = seen.get(kind, 0) + 1
-        out.append(f)
+    own = sorted((f for f in facts if f.value == value), key=lambda f: -f.rank)
+    out += [f for f in own[: config.readings] if f.rank >= config.min_rank]
   return sorted(out, key=lambda f: -f.rank)

@@ -232,8 +232,8 @@ def _think(
   dtype: str,
 ) -> np.ndarray:
   """BFloat16['N D']: the base's last states at all loss positions, in order."""
-  model = Transformer(decoder.arch)
-  params = transformer.cast(base.params, dtype)
+  model = Transformer(decoder.arch, scanned=True)
+  params = transformer.stack(transformer.cast(base.params, dtype), decoder.arch.num_layers)
 
   @jax.jit
   def states(params, tokens, positions, segment_ids):

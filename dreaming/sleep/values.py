@@ -8,6 +8,9 @@ values of its kind.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
 
 from dreaming.brain.decode import Decoder
 from dreaming.types import Mind
@@ -19,8 +22,14 @@ _DATE = re.compile(
   rf'\b(?:(?:the )?{_ORDINAL}(?: of)? (?:{MONTHS})|(?:the )?{_ORDINAL}|\d{{1,2}} (?:{MONTHS})'
   rf'|(?:{MONTHS}) {_ORDINAL}|(?:{MONTHS}) \d{{1,2}}|{MONTHS}|{WEEKDAYS})\b'
 )
+_MOVED = re.compile(rf'\bfrom ({_DATE.pattern}) (?=to {_DATE.pattern})')
 _TIME = re.compile(r'\b(?:\d{1,2}[:.]\d{2}|\d{1,2} ?(?:am|pm|a\.m\.|p\.m\.)|\d{1,2} o.clock)')
-_NUMBER = re.compile(r'[€$£]? ?\b\d[\d,.]*\b')
+_UNITS = 'two|three|four|five|six|seven|eight|nine'
+_NUMBER = re.compile(
+  rf'[€$£]? ?\b\d[\d,.]*\b|\b(?:(?:twen|thir|for|fif|six|seven|eigh|nine)ty(?:-(?:one|{_UNITS}))?'
+  rf'|{_UNITS}|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen)\b'
+)
+_SEASON = re.compile(r'\b(?:spring|summer|autumn|fall|winter)\b', re.I)
 _NAME = re.compile(r"\b[A-Z][\w'’-]*[a-z](?: [A-Z][\w'’-]*[a-z])*\b")
 WORD = re.compile(r"[a-zà-ÿ][a-zà-ÿ'’-]+")
 
@@ -30,8 +39,18 @@ NAMES = frozenset(
 )
 NOUNS = frozenset(
   {'animal', 'food', 'job', 'subject', 'thing', 'activity', 'feeling', 'colour', 'any', 'place',
-   'organisation', 'person'}
+   'organisation', 'person', 'body', 'illness'}
 )  # fmt: skip
+
+# Whose somebody is: never a value beside a name.
+ROLES = frozenset(
+  """mother mum mom mama father dad papa parents brother sister siblings son daughter kids children
+  wife husband girlfriend boyfriend partner fiancé fiancée spouse ex grandmother grandma granny gran
+  grandfather grandpa grandad cousin aunt auntie uncle niece nephew neighbour neighbor neighbours
+  friend friends mate flatmate roommate landlord landlady colleague coworker boss manager supervisor
+  babysitter""".split()
+)
+_OWN = frozenset({'my', 'our', 'the', 'his', 'her', 'your', 'their'})
 
 # Words that are never a value by themselves.
 COMMON = frozenset(
@@ -54,35 +73,64 @@ COMMON = frozenset(
 )
 
 
-def spans(text: str, user: str) -> list[tuple[str, frozenset[str]]]:
-  """Candidate values of a message, each with the types it may have."""
+def spans(
+  text: str, user: str, is_name: Callable[[str], bool] = lambda word: True
+) -> list[tuple[str, frozenset[str]]]:
+  """Candidate values of a message, each with the types it may have.
+
+  Args:
+    text: the message.
+    user: who said it: no value.
+    is_name: whether a word at the start of a sentence, where all have a capital, is a name.
+  """
   out: dict[str, frozenset[str]] = {}
-  rest = text
-  for pattern, kinds in ((_TIME, {'time', 'any'}), (_DATE, _DATES), (_NUMBER, {'number', 'money'})):
+  rest = _MOVED.sub(
+    lambda m: '·' * len(m[0]), text
+  )  # 'from the 12th to the 19th': only the new one
+  for pattern, kinds in (
+    (_TIME, {'time', 'any'}), (_DATE, _DATES), (_NUMBER, {'number', 'money'}),
+    (_SEASON, {'season', 'any'}),
+  ):  # fmt: skip
     for m in pattern.finditer(rest):
       out.setdefault(m[0].strip(), frozenset(kinds))
     rest = pattern.sub(lambda m: '·' * len(m[0]), rest)
   starts = {0} | {m.end() for m in re.finditer(r'[.!?:]["”]?\s+', rest)}
   for m in _NAME.finditer(rest):
     name = m[0].removesuffix("'s").removesuffix('’s')
-    if m.start() in starts and name.lower() in COMMON | {'my', 'the', 'our', 'his', 'her'}:
-      continue
-    if m.start() in starts and ' ' in name:  # 'Big Ben' may be one, 'My Leela' is not
-      first, _, tail = name.partition(' ')
-      name = tail if first.lower() in COMMON else name
-    if name != user and name.lower() not in COMMON:
+    first, _, tail = name.partition(' ')
+    if m.start() in starts and (first.lower() in COMMON | _OWN or not is_name(first)):
+      # 'My Leela', 'Strawberries': a word like others, and what follows may be a name
+      rest = rest[: m.start()] + rest[m.start()].lower() + rest[m.start() + 1 :]
+      name = tail
+    if name and name != user and name.lower() not in COMMON:
       out.setdefault(name, NAMES)
   for m in WORD.finditer(rest):
-    if m[0] not in COMMON and not m[0].endswith('ly') and "'" not in m[0] and '’' not in m[0]:
+    if (
+      m[0] not in COMMON | ROLES and not m[0].endswith('ly') and "'" not in m[0] and '’' not in m[0]
+    ):
       if m.start() == 0 or not rest[m.start() - 1].isalnum():
         out.setdefault(m[0], NOUNS)
         before = rest[: m.start()].split()
-        if before and before[-1].isalpha() and before[-1].islower() and before[-1] not in COMMON:
-          out.setdefault(f'{before[-1]} {m[0]}', NOUNS)
+        if before and before[-1].isalpha() and before[-1].islower():
+          if before[-1] not in COMMON | ROLES:
+            out.setdefault(f'{before[-1]} {m[0]}', NOUNS)
   return list(out.items())
 
 
+def apposed(text: str, cues: Sequence[str], name: str) -> bool:
+  """Whether a message says whose name it is: 'my old friend Ana', 'Ana, our neighbour,'."""
+  cue, name = '|'.join(map(re.escape, cues)), re.escape(name)
+  called = r"(?:(?:'s name)?,? (?:is |was |will be )?(?:called |named )?)"
+  title = r'(?:(?:Mrs|Mr|Ms|Miss|Dr|Prof)\.? )?'
+  before = rf'\b(?:my|our) (?:[\w-]+ ){{0,2}}?(?:{cue}){called}{title}{name}\b'
+  after = rf'\b{name},? (?:is |was )?(?:my|our) (?:[\w-]+ ){{0,2}}?(?:{cue})\b'
+  return bool(re.search(before, text, re.I) or re.search(after, text, re.I))
+
+
 # ---- What they are ----
+
+Types = dict[str, float]
+"""Types of relations that a value may be of, with the log-probability of each, nats."""
 
 _NAME_TYPES = {
   'a person': frozenset({'person'}),
@@ -98,11 +146,11 @@ _TYPE_MARGIN = 2.0  # nats by which a kind may be less likely than the likeliest
 _KINDS = {  # what the base may call a word -> types of relations that it may be a value of
   ' animal': ('animal',), ' food': ('food',), ' drink': ('food',), ' job': ('job',),
   ' subject': ('subject',), ' thing': ('thing',), ' instrument': ('thing', 'activity'),
-  ' illness': ('thing',), ' hobby': ('activity',), ' feeling': ('feeling',),
-  ' colour': ('colour',), ' place': ('place',), ' person': ('job',), ' verb': (), ' time': (),
-  ' quality': (),
+  ' illness': ('illness', 'thing'), ' body': ('body',), ' hobby': ('activity',),
+  ' feeling': ('feeling',), ' colour': ('colour',), ' place': ('place',), ' person': ('job',),
+  ' verb': (), ' time': (), ' quality': (),
 }  # fmt: skip
-_VERB_MARGIN = 1.2  # nats by which a value must be likelier something else than a verb
+_VERB_MARGIN = 1.0  # nats by which a value must be likelier something else than a verb
 _EXAMPLES = """plumber: job
 horse: animal
 running: hobby
@@ -120,54 +168,124 @@ coffee: drink
 purple: colour
 week: time
 asthma: illness
+neck: body
 walked: verb
 lawyer: job
 bicycle: thing
 """
+_IN_CONTEXT = """"The plumber broke our sink on Monday."
+plumber: job
+broke: verb
+sink: thing
+
+"My horse loves running in the snow."
+horse: animal
+loves: verb
+running: hobby
+snow: thing
+
+"I said that his beautiful kitchen smells of onion."
+said: verb
+beautiful: quality
+kitchen: place
+onion: food
+
+"She plays the trumpet and teaches physics."
+plays: verb
+trumpet: instrument
+teaches: verb
+physics: subject
+
+"The lawyer has asthma and a sore neck since last week."
+lawyer: job
+asthma: illness
+sore: quality
+neck: body
+week: time
+
+"Our neighbour drinks coffee from a purple cup and felt sadness."
+neighbour: person
+drinks: verb
+coffee: drink
+purple: colour
+sadness: feeling
+
+"""
 
 
-def noun_types(decoder: Decoder, mind: Mind, words: list[str]) -> dict[str, frozenset[str]]:
+def noun_types(
+  decoder: Decoder, mind: Mind, messages: Sequence[tuple[str, Sequence[str]]]
+) -> list[dict[str, Types]]:
   """What each common word may be the name of; what is no value (a verb, a time) is left out.
 
-  Of the bank's own example values, 88% have their type among the 2 that this gives on average.
+  The base is asked about the word alone, which tells best what a thing is, and about the word in
+  its message, which tells best what is a verb. Of 116 values of the bank's examples 89% have their
+  type among the 2.2 that this gives on average, and 78% of 59 verbs are left out; alone it is 83%
+  and 42%, in the message 66% and 88%.
+
+  Args:
+    decoder: of the mind.
+    mind: the base.
+    messages: (text, words).
   """
-  single = list(dict.fromkeys(part for w in words for part in w.split()))
-  if not single:
-    return {}
-  table = decoder.choose(mind, [f'{w}:' for w in single], list(_KINDS), prefix=_EXAMPLES)
-  verb = list(_KINDS).index(' verb')
-  types = {}
-  for word, row in zip(single, table, strict=True):
+  asked = list(
+    dict.fromkeys((t, part) for t, words in messages for w in words for part in w.split())
+  )
+  if not asked:
+    return [{} for _ in messages]
+  options = list(_KINDS)
+  single = {w: i for i, w in enumerate(dict.fromkeys(w for _, w in asked))}
+  alone = decoder.choose(mind, [f'{w}:' for w in single], options, prefix=_EXAMPLES)
+  within = decoder.choose(mind, [f'"{t}"\n{w}:' for t, w in asked], options, prefix=_IN_CONTEXT)
+  verb = options.index(' verb')
+  types: dict[tuple[str, str], Types] = {}
+  for (text, word), row in zip(asked, within, strict=True):
+    row = (row + alone[single[word]]) / 2
+    row = row - np.logaddexp.reduce(row)
     doing = word.endswith('ing')
-    near = [k for k, x in zip(_KINDS.values(), row, strict=True) if x > row.max() - _TYPE_MARGIN]
-    kinds = {t for k in near for t in k} | ({'activity'} if doing else set())
-    if kinds and (doing or row[verb] <= row.max() - _VERB_MARGIN):
-      types[word] = frozenset(kinds | {'any'})
+    best = np.delete(row, verb).max()
+    own = _likely(_KINDS.values(), row, best) if row[verb] < best + _TYPE_MARGIN else {}
+    if doing:
+      own.setdefault('activity', 0.0)
+    if own and (doing or row[verb] <= best - _VERB_MARGIN):
+      types[text, word] = own | {'any': 0.0}
   # Of two words both have to be values, and the second says what they are: 'carrot cake'.
-  out = {}
-  for word in words:
-    parts = word.split()
-    if all(p in types for p in parts):
-      out[word] = types[parts[-1]]
+  out: list[dict[str, Types]] = []
+  for text, words in messages:
+    parts = {w: [types.get((text, part)) for part in w.split()] for w in words}
+    out.append({w: own[-1] for w, own in parts.items() if all(own)})
   return out
 
 
+def _likely(kinds: Iterable[Iterable[str]], row: np.ndarray, best: float) -> Types:
+  """Types of the kinds that come close to the best, each with its log-probability."""
+  types: Types = {}
+  for names, x in zip(kinds, row, strict=True):
+    for name in names if x > best - _TYPE_MARGIN else ():
+      types[name] = float(np.logaddexp(types.get(name, -np.inf), x))
+  return types
+
+
 def name_types(
-  decoder: Decoder, mind: Mind, text: str, user: str, names: list[str]
-) -> dict[str, frozenset[str]]:
-  """What each name is the name of, as the base understands the message."""
-  if not names:
-    return {}
+  decoder: Decoder, mind: Mind, messages: Sequence[tuple[str, str, Sequence[str]]]
+) -> list[dict[str, Types]]:
+  """What each name is the name of, as the base understands its message: (text, user, names)."""
   options = list(_NAME_TYPES)
-  prompts = [f'. In this message {name} is the name of' for name in names for _ in options]
+  asked = [(text, user, name) for text, user, names in messages for name in names]
   logps = decoder.logprobs(
-    mind, prompts, [f' {o}' for _ in names for o in options],
-    prefix=f'{user} says: "{text}"\nThat is all {user} said', shortlist=None,
-  )  # fmt: skip
-  totals, n = [x.sum() for x in logps], len(options)
-  table = [totals[i : i + n] for i in range(0, len(totals), n)]
-  out = {}
-  for name, row in zip(names, table, strict=True):
-    likely = [o for o, x in zip(options, row, strict=True) if x > max(row) - _TYPE_MARGIN]
-    out[name] = frozenset().union(*(_NAME_TYPES[o] for o in likely)) | {'any'}
+    mind,
+    [f'. In this message {name} is the name of' for _, _, name in asked for _ in options],
+    [f' {o}' for _ in asked for o in options],
+    prefix=[
+      f'{user} says: "{text}"\nThat is all {user} said' for text, user, _ in asked for _ in options
+    ],
+  )
+  table = np.reshape([x.sum() for x in logps], (-1, len(options)))
+  rows, out = iter(table), []
+  for _, _, names in messages:
+    types = {}
+    for name, row in zip(names, rows, strict=False):
+      row = row - np.logaddexp.reduce(row)
+      types[name] = _likely(_NAME_TYPES.values(), row, row.max()) | {'any': 0.0}
+    out.append(types)
   return out
