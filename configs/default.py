@@ -65,6 +65,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.dream = ml_collections.ConfigDict()
   c.dream.exam_questions = 2  # wordings of each fact that only the night's own exam sees
   c.dream.unknown_share = 0.8  # questions about what nobody told, for each about what was told
+  c.dream.unlikely = -2.5  # log-odds below which a fact counts as not told
   c.dream.unknown_distance = 0.75  # relations whose questions are closer (cosine) count as told
   c.dream.exam_unknown = 12
   c.dream.checked = 5  # questions of each fact that are examined before it is believed

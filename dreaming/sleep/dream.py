@@ -47,6 +47,7 @@ class DreamConfig:
   agent: str = 'Echo'
   exam_questions: int = 2  # wordings of each fact that are held out for the night's own exam
   unknown_share: float = 0.8  # questions about what nobody told, for each about what was told
+  unlikely: float = -2.5  # log-odds below which a fact counts as not told
   unknown_distance: float = 0.75  # relations whose questions are closer (cosine) count as told
   exam_unknown: int = 12
   checked: int = 5  # questions of each fact that are examined
@@ -93,6 +94,7 @@ def dream(
   checked = list(zip(found, check(decoder, base, found, texts, config), strict=True))
   out: list[Dream] = []
   chosen, misread = belief.settle(checked, config.min_belief)
+  maybe = [f for f, result in checked if belief.of(f, result) >= config.unlikely]
   for fact, reason in misread:
     text = fact.fill(fact.relation.statements[0])
     quality = Quality(gain=fact.gain, reason=reason)
@@ -119,7 +121,7 @@ def dream(
       out.append(correction(old, new, night))
   out += pages(kept, texts, night, user, config, rng)
   decoder.forget(base)
-  out += unknowns(matcher, found, kept, texts, night, user, config, rng)
+  out += unknowns(matcher, maybe, kept, texts, night, user, config, rng)
   return out
 
 
@@ -280,7 +282,7 @@ _UNNAMED = (
 )  # fmt: skip
 
 
-def unknowns(matcher, found, kept, texts, night, user, config, rng) -> list[Dream]:
+def unknowns(matcher, maybe, kept, texts, night, user, config, rng) -> list[Dream]:
   """Questions about what nobody told, answered as such: the agent must not invent.
 
   The hard ones are near what was told: the same relation asked of somebody else, and other
@@ -292,7 +294,9 @@ def unknowns(matcher, found, kept, texts, night, user, config, rng) -> list[Drea
   unnamed = [f"{user}'s {p}" for p in _UNNAMED if p not in said]
   told = [f.relation for f, _, _ in kept]
   kinds = {r.type for r in told}
-  near = matcher.similar({f.relation.name for f in found}, config.unknown_distance)
+  near = matcher.similar({f.relation.name for f in maybe}, config.unknown_distance)
+  cues = {cue.split()[-1] for r in told for cue in r.cues}  # a friend may be the best friend
+  near |= {r.name for r in bank() if cues & {cue.split()[-1] for cue in r.cues}}
   free = [r for r in bank() if r.name not in near and r.about == 'user']
   free = [r for r in free if r.type in kinds] or free
   of_people = [r for r in bank() if r.about == 'person']
