@@ -2,7 +2,7 @@
 
 A benchmark measures, then judges: each bar is one line
 
-  BAR decode.ratio 1.52 >= 1.40 ok
+  BAR decode.ratio 1.52 1.4 ok
 
 and the exit code is 1 when one is missed. With --quick everything runs, as little as possible, and
 nothing is judged: figures of a quick run, or of a busy machine, are worth nothing.
@@ -144,8 +144,8 @@ class Result:
     """Judges one value; what is not finite has missed."""
     met = math.isfinite(value) and {'>=': value >= limit, '<=': value <= limit}[sign]
     self._bars.append({'name': name, 'value': value, 'sign': sign, 'limit': limit, 'met': met})
-    verdict = 'not judged (--quick)' if self._args.quick else 'ok' if met else 'MISSED'
-    print(f'BAR {self._name}.{name} {value:.3g} {sign} {limit:.3g} {verdict}', flush=True)
+    verdict = ('ok' if met else 'short') + ' (--quick: not judged)' * self._args.quick
+    print(f'BAR {self._name}.{name} {value:.3g} {limit:.3g} {verdict}', flush=True)
     return met
 
   def finish(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -113,10 +115,11 @@ def test_templates_are_filled_grammatically(template, value, text):
 # ---- What is believed ----
 
 
-def fact(name, value, *, rank, source=1):
+def fact(name, value, *, odds=0.0, source=1):
+  """A fact whose statements say that much for it, beside its bias and its type."""
   relation = next(r for r in bank.bank() if r.name == name)
-  return Fact(relation=relation, user='Ana', person='', value=value, source=source, score=-1.0,
-              gain=1.0, rank=rank)  # fmt: skip
+  return Fact(relation=relation, user='Ana', person='', value=value, source=source,
+              score=odds / belief.WEIGHTS['score'], gain=0.0)  # fmt: skip
 
 
 def checked(gain=0.0, passed=('Who?',)):
@@ -130,27 +133,35 @@ def settle(*pairs, threshold=0.0):
 
 def test_a_fact_is_believed_by_its_odds_and_what_reading_adds():
   good, bad = settle(
-    (fact('pet_name', 'Biscuit', rank=3.0), checked()),
-    (fact('boss_name', 'Henrik', rank=-9.0), checked()),
-    (fact('thing_lost', 'office', rank=3.0), checked(passed=())),
+    (fact('pet_name', 'Biscuit', odds=6.0), checked()),
+    (fact('boss_name', 'Henrik', odds=-6.0), checked()),
+    (fact('thing_lost', 'office', odds=6.0), checked(passed=())),
   )
   assert good == [('pet_name', 'Biscuit')] and bad == {'boss_name', 'thing_lost'}
-  assert belief.of(*(fact('pet_name', 'Biscuit', rank=0.0), checked(6.0))) > belief.of(
-    *(fact('pet_name', 'Biscuit', rank=0.0), checked(0.0))
-  )
+  told = fact('pet_name', 'Biscuit')
+  assert belief.of(told, checked(6.0)) > belief.of(told, checked(0.0))
+
+
+def test_every_feature_of_a_reading_has_its_weight_and_its_limits():
+  told = fact('pet_name', 'Biscuit')
+  assert set(belief.features(told, checked())) == set(belief.WEIGHTS)
+  assert set(belief.WEIGHTS) - set(belief.features(told)) == {'reading', 'answer'}
+  wild = dataclasses.replace(told, channel=1e6, shared=1e6, kind=-1e6)
+  assert belief.features(wild)['channel'] == 8 and belief.features(wild)['shared'] == 12
+  assert belief.rank(wild) - belief.rank(told) < 10
 
 
 def test_of_several_readings_the_likeliest_is_believed():
   good, bad = settle(
-    (fact('niece_name', 'Amara', rank=2.0), checked()),
-    (fact('best_friend_name', 'Amara', rank=3.0), checked()),
+    (fact('niece_name', 'Amara', odds=5.0), checked()),
+    (fact('best_friend_name', 'Amara', odds=6.0), checked()),
   )
   assert good == [('best_friend_name', 'Amara')] and bad == {'niece_name'}
 
 
 def test_one_message_gives_a_relation_one_value():
   good, _ = settle(
-    (fact('dentist_date', 'the 19th of March', rank=4.0), checked(1.0)),
-    (fact('dentist_date', 'the 12th', rank=3.5), checked(1.0)),
+    (fact('dentist_date', 'the 19th of March', odds=7.0), checked(1.0)),
+    (fact('dentist_date', 'the 12th', odds=6.0), checked(1.0)),
   )
   assert good == [('dentist_date', 'the 19th of March')]

@@ -47,6 +47,7 @@ class DreamConfig:
   agent: str = 'Echo'
   exam_questions: int = 2  # wordings of each fact that are held out for the night's own exam
   unknown_share: float = 0.8  # questions about what nobody told, for each about what was told
+  min_unknown: int = 140  # and as many at least: on a quiet day, too, most was not told
   unlikely: float = -2.5  # log-odds below which a fact counts as not told
   unknown_distance: float = 0.75  # relations whose questions are closer (cosine) count as told
   exam_unknown: int = 12
@@ -293,12 +294,18 @@ def unknowns(matcher, maybe, kept, texts, night, user, config, rng) -> list[Drea
   said = ' '.join(e.content.casefold() for e in texts.values())
   unnamed = [f"{user}'s {p}" for p in _UNNAMED if p not in said]
   told = [f.relation for f, _, _ in kept]
-  kinds = {r.type for r in told}
-  near = matcher.similar({f.relation.name for f in maybe}, config.unknown_distance)
+  kinds = frozenset().union(*(r.types for r in told))
+  alike = dict(zip(bank(), matcher.similarity({f.relation.name for f in maybe}), strict=True))
   cues = {cue.split()[-1] for r in told for cue in r.cues}  # a friend may be the best friend
-  near |= {r.name for r in bank() if cues & {cue.split()[-1] for cue in r.cues}}
-  free = [r for r in bank() if r.name not in near and r.about == 'user']
-  free = [r for r in free if r.type in kinds] or free
+  free = [
+    r
+    for r in bank()
+    if r.about == 'user' and alike[r] < config.unknown_distance
+    if not cues & {cue.split()[-1] for cue in r.cues}
+  ]
+  free = [r for r in free if r.types & kinds] or free
+  # What is nearest to what was told is taken for it most easily: an allergy for a dislike.
+  hard = sorted(free, key=lambda r: -alike[r])[: max(len(free) // 3, 1)]
   of_people = [r for r in bank() if r.about == 'person']
 
   def pick(items):
@@ -308,11 +315,12 @@ def unknowns(matcher, maybe, kept, texts, night, user, config, rng) -> list[Drea
     while items:
       yield from (items[i] for i in rng.permutation(len(items)))
 
-  frees, tolds, others = shuffled(free), shuffled(told), shuffled(of_people)
+  frees, hards = shuffled(free), shuffled(hard)
+  tolds, others = shuffled(told), shuffled(of_people)
 
   def pair(i: int) -> QA:
     if i % 2 == 0 and free:
-      r, who, person = next(frees), user, ''
+      r, who, person = next(hards if i % 4 == 0 else frees), user, ''
     elif i % 4 == 1:
       r, who, person = next(tolds), pick(unnamed), pick(unnamed)
     else:
@@ -321,6 +329,7 @@ def unknowns(matcher, maybe, kept, texts, night, user, config, rng) -> list[Drea
     return QA(question=question, answer=prompts.UNKNOWN.format(user=user))
 
   count = round(config.unknown_share * sum(len(a) for _, a, _ in kept))
+  count = max(count, config.min_unknown)
   pairs = list(dict.fromkeys(pair(i) for i in range(count + config.exam_unknown)))
   first = kept[0][0]
   return [

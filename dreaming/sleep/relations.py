@@ -41,6 +41,10 @@ That means: The pain is in Omar's back.
 """
 _UNRELATED = 'Hello, how are you today?'
 
+# Cosine of a value to an example of a relation, beyond which nearer says no more: 'parrot' happens
+# to be an example of one relation about animals.
+_MOST_ALIKE = 0.5
+
 # The other way round: what somebody says of a fact.
 _FACTS = """Fact: Omar bought the bike in Leeds.
 Omar says: "My bike is a green Raleigh. I bought it in Leeds."
@@ -154,16 +158,13 @@ class Matcher:
     examples = grid([[v.split('|')[-1].strip() for _, v in r.examples] for r in rs])
     return messages, questions, examples
 
-  def similar(self, names: set[str], cosine: float) -> set[str]:
-    """The relations named and those whose questions mean much the same."""
+  def similarity(self, names: set[str]) -> np.ndarray:
+    """Of each relation, the cosine of its questions to those of the nearest that is named."""
     _, questions, _ = self._vectors
     centre = questions.sum(axis=1)
     centre /= np.linalg.norm(centre, axis=1, keepdims=True)
     own = np.asarray([r.name in names for r in self.relations])
-    if not own.any():
-      return set(names)
-    near = (centre @ centre[own].T).max(axis=1) >= cosine
-    return {r.name for r, n in zip(self.relations, near, strict=True) if n} | names
+    return (centre @ centre[own].T).max(axis=1, initial=-1.0)
 
   def facts(self, messages: Sequence[Message], progress=None) -> list[list[Fact]]:
     """The facts of each message, best first; a message may tell none.
@@ -207,7 +208,7 @@ class Matcher:
         score=float(s), gain=float(g), channel=float(c), kind=e.kind, near=e.near, shared=e.shared,
         apposed=e.apposed,
       )  # fmt: skip
-      facts[e.message].append(dataclasses.replace(fact, rank=belief.rank(fact)))
+      facts[e.message].append(fact)
     return [_best(own, config) for own in facts]
 
   def _judge(self, told: Sequence[str], entries, messages, which: int) -> np.ndarray:
@@ -286,7 +287,8 @@ class Matcher:
     of_text += 0.5 * (questions @ sentences.T).max(axis=(1, 2))
     out = []
     for (span, kinds), v in zip(typed, self.embedder([s for s, _ in typed]), strict=True):
-      near = of_text + 0.5 * (examples @ v).max(axis=1) + 0.5 * (questions @ v).max(axis=1)
+      near = of_text + 0.5 * (questions @ v).max(axis=1)
+      near += 0.5 * np.minimum((examples @ v).max(axis=1), _MOST_ALIKE)
       fitting = [i for i in np.argsort(-near) if self.relations[i].types & kinds.keys()]
       chosen = [i for i in fitting if (self.relations[i].name, span) in said]
       named = bool(chosen)
@@ -341,10 +343,12 @@ def _words(text: str) -> set[str]:
   return {_stem(w) for w in re.findall(r'[a-zà-ÿ]{3,}', text.lower())}
 
 
-def _best(facts: list[Fact], config: MatchConfig) -> list[Fact]:
+def _best(facts: Sequence[Fact], config: MatchConfig) -> list[Fact]:
   """The likeliest readings of each value."""
+  ranked = sorted(((belief.rank(f), f) for f in facts), key=lambda x: -x[0])
   out: list[Fact] = []
-  for value in dict.fromkeys(f.value for f in facts):
-    own = sorted((f for f in facts if f.value == value), key=lambda f: -f.rank)
-    out += [f for f in own[: config.readings] if f.rank >= config.min_rank]
-  return sorted(out, key=lambda f: -f.rank)
+  for rank, fact in ranked:
+    readings = sum(f.value == fact.value for f in out)
+    if rank >= config.min_rank and readings < config.readings:
+      out.append(fact)
+  return out
