@@ -109,6 +109,18 @@ def test_more_prompts_than_a_batch_keep_their_order():
     assert texts[i] == say([prompts[i]], n=6)[0]
 
 
+def test_no_batch_has_more_tokens_than_memory_is_planned_for():
+  one = new_decoder()
+  prompts = ['x' * (i % 7 + 1) for i in range(40)] + ['y' * 500] * 20
+  groups = one._groups(prompts, more=100)
+  assert sorted(i for g in groups for i in g) == list(range(60))
+  for group in groups:
+    longest = max(len(TOKENIZER.encode(prompts[i])) for i in group)
+    assert len(group) * (longest + 100) <= 8192
+  assert max(map(len, groups)) == 32
+  assert one._groups(['z' * 20_000], more=100) == [[0]]
+
+
 def test_ids_are_prompts_too():
   ids = tuple(TOKENIZER.encode(PROMPTS[1]))
   assert say([ids, PROMPTS[0]]) == say([PROMPTS[1], PROMPTS[0]])

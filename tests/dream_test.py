@@ -1,0 +1,178 @@
+"""What a night writes of the facts that it believes, and asks about all that nobody told."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+
+import numpy as np
+import pytest
+
+from dreaming.brain import prompts
+from dreaming.sleep import dream
+from dreaming.sleep.bank import bank
+from dreaming.sleep.belief import Fact
+from dreaming.sleep.dream import DreamConfig
+from dreaming.sleep.relations import MatchConfig, Matcher, Message
+from dreaming.types import Experience, Status
+
+RELATIONS = {r.name: r for r in bank()}
+NOON = datetime.datetime(2026, 3, 2, 12, tzinfo=datetime.UTC).timestamp()
+
+
+def letters(texts):
+  """Unit vectors of how often each letter occurs: alike where words are."""
+  counts = np.asarray([[t.lower().count(chr(97 + i)) for i in range(26)] for t in texts], float)
+  return (counts + 1e-6) / np.linalg.norm(counts + 1e-6, axis=1, keepdims=True)
+
+
+def fact(name, value, *, source=1, person='', gain=1.0):
+  return Fact(relation=RELATIONS[name], user='Ana', person=person, value=value, source=source,
+              score=-1.0, gain=gain)  # fmt: skip
+
+
+def experience(id_, text, *, later=0.0):
+  return Experience(id=id_, time=NOON + later, kind='chat', speaker='Ana', content=text)
+
+
+# ---- What was not told ----
+
+
+def unknown(facts, *, maybe=(), texts=('My friend Bea rang.',), **fields):
+  matcher = Matcher(None, None, letters, MatchConfig())
+  kept = [(f, ['Q?'] * 10, []) for f in facts]
+  told = {i: experience(i, t) for i, t in enumerate(texts, start=1)}
+  config = DreamConfig(unknown_distance=0.995, **fields)
+  rng = np.random.default_rng(0)
+  out = dream.unknowns(matcher, [*maybe, *facts], kept, told, 1, 'Ana', config, rng)
+  return {d.style: d.pairs for d in out}
+
+
+def test_what_nobody_told_is_asked_and_answered_as_such():
+  asked = unknown([fact('food_disliked', 'olives')])
+  pairs = asked['unknown'] + asked['exam_unknown']
+  assert {p.answer for p in pairs} == {prompts.UNKNOWN.format(user='Ana')}
+  assert len(asked['exam_unknown']) == 12
+  assert all('Ana' in p.question and '{' not in p.question for p in pairs)
+  assert not {p.question for p in asked['unknown']} & {p.question for p in asked['exam_unknown']}
+
+
+def test_a_quiet_day_asks_as_much_about_what_was_not_told():
+  one = unknown([fact('food_disliked', 'olives')], min_unknown=100)
+  assert 75 <= len(one['unknown']) <= 100  # some are drawn twice
+  few = unknown([fact('food_disliked', 'olives')], min_unknown=0, unknown_share=0.8)
+  assert len(few['unknown']) <= 8
+  assert unknown([]) == {}
+
+
+def test_what_was_told_or_may_have_been_is_not_asked():
+  told, maybe = fact('food_disliked', 'olives'), fact('favourite_food', 'olives')
+  questions = {p.question for p in unknown([told], maybe=[maybe], min_unknown=400)['unknown']}
+  for name in ('food_disliked', 'favourite_food'):
+    assert not questions & {q.format(user='Ana') for q in RELATIONS[name].questions}
+  assert questions & {
+    q.format(user='Ana') for r in bank() if r.about == 'user' for q in r.questions
+  }
+
+
+def test_a_friend_may_be_the_best_friend():
+  pairs = unknown([fact('friend_name', 'Bea')], min_unknown=400)['unknown']
+  best = {q.format(user='Ana') for q in RELATIONS['best_friend_name'].questions}
+  assert not best & {p.question for p in pairs}
+  assert not any("Ana's best friend" in p.question for p in pairs if 'friend' not in p.question)
+
+
+# ---- What was told ----
+
+
+def test_the_newer_of_two_facts_that_exclude_each_other_holds():
+  old = fact('exam_date', 'the 4th of May', source=1)
+  new = fact('exam_date', 'the 11th of May', source=2)
+  other = fact('allergy', 'cats', source=1)
+  holding, replaced = dream.newest([new, old, other], {1: 1.0, 2: 2.0})
+  assert holding == [new, other] and replaced == [(old, new)]
+  corrected = dream.correction(old, new, 1)
+  assert 'the 4th of May' in corrected.text and 'the 11th of May' in corrected.text
+  assert {p.answer for p in corrected.pairs} == {'the 11th of May'}
+
+
+def test_a_fact_is_laid_out_in_five_styles():
+  told = fact('thing_lost', 'passport')
+  asked = ['What did Ana lose?', 'What is missing?', 'What is gone?', 'What did Ana mislay?']
+  out = dream.lay_out(told, asked, ['What is Ana looking for?'], 1, DreamConfig())
+  assert {d.style for d in out} == {'statement', 'question', 'reversed', 'dialogue', 'exam'}
+  assert all(d.sources == (1,) and d.status == Status.KEPT for d in out)
+  statements = [d.text for d in out if d.style == 'statement']
+  assert len(statements) == len(set(statements)) == len(told.relation.statements)
+  assert all('passport' in s for s in statements)
+  pages = dream.pages([(told, asked, [])], {1: experience(1, 'x')}, 1, 'Ana', DreamConfig(),
+                      np.random.default_rng(0))  # fmt: skip
+  assert [d.style for d in pages] == ['diary', 'list'] and pages[0].text.startswith('Monday.')
+
+
+# ---- Reading, by a base that understands ----
+
+TYPES = {'passport': ' thing', 'train': ' thing', 'lost': ' verb'}
+
+
+class Base:
+  """Likes statements whose words are in the message, and answers that are in the source."""
+
+  class Tokenizer:
+    def encode(self, text):
+      return [sum(map(ord, w)) % 5000 for w in text.split()] or [0]
+
+  class Arch:
+    vocab_size = 8192
+
+  tokenizer, arch = Tokenizer(), Arch()
+
+  def choose(self, mind, words, options, *, prefix):
+    del mind, prefix
+    table = np.full((len(words), len(options)), -9.0)
+    for row, word in zip(table, words, strict=True):
+      row[options.index(TYPES.get(word.removesuffix(':').split('\n')[-1], ' verb'))] = 0.0
+    return table
+
+  def logprobs(self, mind, asked, tails, *, prefix='', shortlist=None):
+    del mind, shortlist
+    prefixes = [prefix] * len(asked) if isinstance(prefix, str) else prefix
+    out = []
+    for before, prompt, tail in zip(prefixes, asked, tails, strict=True):
+      said = set((before + prompt).lower().replace('"', ' ').replace('.', ' ').split())
+      words = tail.lower().strip().rstrip('.').split()
+      out.append(np.asarray([-0.2 if w in said else -4.0 for w in words]))
+    return out
+
+
+def matched(*texts):
+  matcher = Matcher(Base(), None, letters, MatchConfig(min_rank=-50.0))
+  said = [Message(text=t, source=i, user='Ana') for i, t in enumerate(texts, start=1)]
+  steps = []
+  found = matcher.facts(said, lambda done, total: steps.append((done, total)))
+  assert steps[-1] == (len(texts), len(texts))
+  return found
+
+
+def test_each_message_has_its_own_facts_in_order():
+  found = matched('I lost the passport.', '...', 'My sister Leela rang.')
+  assert len(found) == 3 and found[1] == []
+  assert {f.source for f in found[0]} == {1} and {f.value for f in found[0]} == {'passport'}
+  names = {f.relation.name for f in found[2] if f.value == 'Leela'}
+  assert 'sister_name' in names and not names & {'niece_name', 'friend_name'}
+  assert all(f.apposed for f in found[2] if f.relation.name == 'sister_name')
+
+
+def test_messages_are_read_alike_alone_and_together():
+  alone = [matched(t)[0] for t in ('I lost the passport.', 'My sister Leela rang.')]
+  together = matched('I lost the passport.', 'My sister Leela rang.')
+  plain = [[dataclasses.replace(f, source=0) for f in own] for own in alone]
+  assert [[dataclasses.replace(f, source=0) for f in own] for own in together] == plain
+
+
+def test_questions_are_examined_with_their_own_source():
+  facts = [fact('thing_lost', 'passport', source=1), fact('thing_lost', 'keys', source=2)]
+  sources = {1: experience(1, 'I lost the passport'), 2: experience(2, 'It rains')}
+  first, second = dream.check(Base(), None, facts, sources, DreamConfig())
+  assert first.gain > 1.5 and first.answer > -1 and not first.failed
+  assert second.gain == pytest.approx(0) and len(second.failed) == DreamConfig().checked
