@@ -64,7 +64,7 @@ def get_config() -> ml_collections.ConfigDict:
   # Sleeping: dreams. What the fields mean stands in dreaming/sleep/dream.py and relations.py.
   c.dream = ml_collections.ConfigDict()
   c.dream.exam_questions = 2  # wordings of each fact that only the night's own exam sees
-  c.dream.unknown_share = 0.8  # questions about what nobody told, for each about what was told
+  c.dream.unknown_share = 1.0  # questions about what nobody told, for each about what was told
   c.dream.min_unknown = 140  # and as many at least
   c.dream.unlikely = -2.5  # log-odds below which a fact counts as not told
   c.dream.unknown_distance = 0.75  # relations whose questions are closer (cosine) count as told
@@ -102,7 +102,7 @@ def get_config() -> ml_collections.ConfigDict:
   # Sleeping: training.
   c.train = ml_collections.ConfigDict()
   c.train.learning_rate = 5e-4
-  c.train.steps = 110
+  c.train.steps = 95
   c.train.warmup = 0.1  # share of the steps; then a cosine down to a tenth
   c.train.optimizer = 'adamw'  # or 'adafactor'
   c.train.weight_decay = 0.0

@@ -46,7 +46,7 @@ class DreamConfig:
 
   agent: str = 'Echo'
   exam_questions: int = 2  # wordings of each fact that are held out for the night's own exam
-  unknown_share: float = 0.8  # questions about what nobody told, for each about what was told
+  unknown_share: float = 1.0  # questions about what nobody told, for each about what was told
   min_unknown: int = 140  # and as many at least: on a quiet day, too, most was not told
   unlikely: float = -2.5  # log-odds below which a fact counts as not told
   unknown_distance: float = 0.75  # relations whose questions are closer (cosine) count as told
@@ -318,9 +318,9 @@ def unknowns(matcher, maybe, kept, texts, night, user, config, rng) -> list[Drea
   frees, hards = shuffled(free), shuffled(hard)
   tolds, others = shuffled(told), shuffled(of_people)
 
-  def pair(i: int) -> QA:
+  def pair(i: int, hard: bool) -> QA:
     if i % 2 == 0 and free:
-      r, who, person = next(hards if i % 4 == 0 else frees), user, ''
+      r, who, person = next(hards if hard and i % 4 == 0 else frees), user, ''
     elif i % 4 == 1:
       r, who, person = next(tolds), pick(unnamed), pick(unnamed)
     else:
@@ -330,9 +330,11 @@ def unknowns(matcher, maybe, kept, texts, night, user, config, rng) -> list[Drea
 
   count = round(config.unknown_share * sum(len(a) for _, a, _ in kept))
   count = max(count, config.min_unknown)
-  pairs = list(dict.fromkeys(pair(i) for i in range(count + config.exam_unknown)))
+  # The exam has no hard ones: there are few, and a night would pass or fail by which it drew.
+  exam = list(dict.fromkeys(pair(i, False) for i in range(config.exam_unknown)))
+  pairs = [p for p in dict.fromkeys(pair(i, True) for i in range(count)) if p not in exam]
   first = kept[0][0]
   return [
-    _dream('exam_unknown', first, night, pairs=pairs[: config.exam_unknown]),
-    _dream('unknown', first, night, pairs=pairs[config.exam_unknown :]),
+    _dream('exam_unknown', first, night, pairs=exam),
+    _dream('unknown', first, night, pairs=pairs),
   ]
