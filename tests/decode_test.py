@@ -366,7 +366,7 @@ def test_kept_caches_are_few_and_can_be_forgotten():
   one = decoder()
   for i in range(12):
     say(['x'], by=one, n=1, prefix=f'Prefix {i}. ')
-  assert len(one._prefixes) == 8
+  assert len(one._prefixes) == 4
   say(['x'], by=one, who=mind(1), n=1, prefix='P: ')
   one.forget(mind())
   assert [v.params is mind(1).params for v in one._prefixes.values()] == [True]

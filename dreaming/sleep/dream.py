@@ -304,8 +304,6 @@ def unknowns(matcher, maybe, kept, texts, night, user, config, rng) -> list[Drea
     if not cues & {cue.split()[-1] for cue in r.cues}
   ]
   free = [r for r in free if r.types & kinds] or free
-  # What is nearest to what was told is taken for it most easily: an allergy for a dislike.
-  hard = sorted(free, key=lambda r: -alike[r])[: max(len(free) // 3, 1)]
   of_people = [r for r in bank() if r.about == 'person']
 
   def pick(items):
@@ -315,12 +313,11 @@ def unknowns(matcher, maybe, kept, texts, night, user, config, rng) -> list[Drea
     while items:
       yield from (items[i] for i in rng.permutation(len(items)))
 
-  frees, hards = shuffled(free), shuffled(hard)
-  tolds, others = shuffled(told), shuffled(of_people)
+  frees, tolds, others = shuffled(free), shuffled(told), shuffled(of_people)
 
-  def pair(i: int, hard: bool) -> QA:
+  def pair(i: int) -> QA:
     if i % 2 == 0 and free:
-      r, who, person = next(hards if hard and i % 4 == 0 else frees), user, ''
+      r, who, person = next(frees), user, ''
     elif i % 4 == 1:
       r, who, person = next(tolds), pick(unnamed), pick(unnamed)
     else:
@@ -330,11 +327,9 @@ def unknowns(matcher, maybe, kept, texts, night, user, config, rng) -> list[Drea
 
   count = round(config.unknown_share * sum(len(a) for _, a, _ in kept))
   count = max(count, config.min_unknown)
-  # The exam has no hard ones: there are few, and a night would pass or fail by which it drew.
-  exam = list(dict.fromkeys(pair(i, False) for i in range(config.exam_unknown)))
-  pairs = [p for p in dict.fromkeys(pair(i, True) for i in range(count)) if p not in exam]
+  pairs = list(dict.fromkeys(pair(i) for i in range(count + config.exam_unknown)))
   first = kept[0][0]
   return [
-    _dream('exam_unknown', first, night, pairs=exam),
-    _dream('unknown', first, night, pairs=pairs),
+    _dream('exam_unknown', first, night, pairs=pairs[: config.exam_unknown]),
+    _dream('unknown', first, night, pairs=pairs[config.exam_unknown :]),
   ]
