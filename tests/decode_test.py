@@ -116,7 +116,7 @@ def test_no_batch_has_more_tokens_than_memory_is_planned_for():
   assert sorted(i for g in groups for i in g) == list(range(60))
   for group in groups:
     longest = max(len(TOKENIZER.encode(prompts[i])) for i in group)
-    assert len(group) * (longest + 100) <= 8192
+    assert len(group) * (longest + 100) <= 4096
   assert max(map(len, groups)) == 32
   assert one._groups(['z' * 20_000], more=100) == [[0]]
 

@@ -45,6 +45,9 @@ class Parrot:
     self.calls += 1
     return [np.full(len(self.tokenizer.encode(c)), self.logprob) for c in continuations]
 
+  def forget(self, mind):
+    pass
+
 
 @pytest.fixture(scope='module')
 def tiny():

@@ -207,6 +207,7 @@ def examine(decoder: Decoder, mind: Mind, exam: Exam) -> Report:
       replies[name] = tuple(zip(said, counted, strict=True))
       measures[name] = sum(counted) / len(counted)
       measures[f'{name}_count'] = len(counted)
+  decoder.forget(mind)  # what it was laid out in to speak is room to read in
   if exam.firm:
     kept = [replies['general'][i][1] for i in exam.firm]
     measures['general_kept'] = sum(kept) / len(kept)
