@@ -67,13 +67,16 @@ def test_scores_are_log_probabilities_whatever_the_number_of_rows(params, size):
   hidden = jnp.asarray(rng.normal(size=(200, ARCH.embed_dim)), jnp.float32)
   index, targets = rng.integers(0, 200, size), rng.integers(0, 500, size)
   expected = np.asarray(jax.nn.log_softmax(unembed(params, hidden)))
-  found = scoring.Scorer(params)(hidden, index, targets)
+  found = scoring._score(params['embedder'], hidden, index, targets, None)
   np.testing.assert_allclose(found, expected[index, targets], atol=1e-4)
   short = np.arange(500)
   among = np.asarray(jax.nn.log_softmax(unembed(params, hidden)[:, :500]))
-  found = scoring.Scorer(params, short)(hidden, index, targets)
+  rows = scoring._rows(params['embedder'], short)
+  found = scoring._score(rows, hidden, index, targets, short)
   np.testing.assert_allclose(found, among[index, targets], atol=1e-4)
 
 
 def test_nothing_to_score_is_nothing(params):
-  assert scoring.Scorer(params)(jnp.zeros((4, ARCH.embed_dim)), [], []).shape == (0,)
+  assert scoring.Scorer(ARCH)(params, []) == []
+  empty = scoring.Asked((), (1, 2), ())
+  assert [x.shape for x in scoring.Scorer(ARCH)(params, [empty])] == [(0,)]
