@@ -65,7 +65,7 @@ class Reader:
     self.config = configuration.night(config).dream
     self.decoder = Decoder(base.arch, base.tokenizer)
     self.mind = Mind(params=transformer.cast(base.params, self.config.dtype), generation=0)
-    self.embedder = embed.make(config.diary.embedder)
+    self.embedder = embed.make(config.memory.embedder)
     if args.fit:  # everything that could be read, not only what is likely
       wide = {'finalists': 5, 'readings': 5, 'min_rank': -99.0, 'min_gain': -9.0}
       match = dataclasses.replace(self.config.match, **wide)
