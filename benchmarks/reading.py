@@ -31,7 +31,7 @@ from benchmarks import common
 
 HERE = pathlib.Path(__file__).parent
 FOUND_BAR, RIGHT_BAR = 0.60, 0.60  # our own: of the facts told, of those believed
-EXAMPLES = 100  # of the bank, of which one in BANK_WEIGHT**-1 counts
+EXAMPLES = 100  # of the bank, each with the weight of half a message's
 BANK_WEIGHT, RIDGE = 0.5, 10.0
 
 

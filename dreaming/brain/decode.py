@@ -120,8 +120,9 @@ class Decoder:
     among those tokens only: good for comparing texts, at a fraction of the cost.
     """
     contexts = [prefix] * len(prompts) if isinstance(prefix, str) else prefix
+    encode = functools.cache(self.tokenizer.encode)  # what is shared comes once for each prompt
     asked = [
-      self._asked(c, p, self.tokenizer.encode(tail))
+      self._asked(c, p, encode(tail), encode)
       for c, p, tail in zip(contexts, prompts, continuations, strict=True)
     ]
     return self._score(mind.params, asked, shortlist)
@@ -133,8 +134,8 @@ class Decoder:
 
     One pass for a prompt, however many options: good for labels whose first tokens differ.
     """
-    first = [self.tokenizer.encode(o)[:1] for o in options]
-    asked = [self._asked(prefix, p, o) for p in prompts for o in first]
+    encode = functools.cache(self.tokenizer.encode)
+    asked = [self._asked(prefix, p, encode(o)[:1], encode) for p in prompts for o in options]
     return np.reshape(self._score(mind.params, asked), (len(prompts), len(options)))
 
   # ---- Host side ----
@@ -157,9 +158,9 @@ class Decoder:
       order = order[fit:]
     return groups
 
-  def _asked(self, prefix: str, prompt: str, tail: Sequence[int]) -> Asked:
-    context = tuple(self.tokenizer.encode(prefix, bos=True)) if prefix else ()
-    asked = Asked(context, tuple(self.tokenizer.encode(prompt, bos=not prefix)), tuple(tail))
+  def _asked(self, prefix: str, prompt: str, tail: Sequence[int], encode) -> Asked:
+    context = tuple(encode(prefix, bos=True)) if prefix else ()
+    asked = Asked(context, tuple(encode(prompt, bos=not prefix)), tuple(tail))
     if not asked.prompt:
       raise ValueError('an empty prompt after a prefix: there is nothing to continue')
     self._check_room(len(asked))

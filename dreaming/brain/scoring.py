@@ -93,7 +93,7 @@ class _Row:
 
 
 def lay_out(asked: Sequence[Asked], rows: int) -> Iterator[list[_Row]]:
-  """Rows with all that is asked in them, `rows` at a time or, at the end, one at a time."""
+  """Rows with all that is asked in them, `rows` (a power of two) at a time, at the end fewer."""
   if not asked:
     return
   total = sum(map(len, asked))
@@ -109,7 +109,7 @@ def lay_out(asked: Sequence[Asked], rows: int) -> Iterator[list[_Row]]:
       row.put(number, asked[number])
   full.append(row)
   while full:
-    count = rows if len(full) >= rows else 1
+    count = min(rows, 1 << (len(full).bit_length() - 1))
     yield full[:count]
     full = full[count:]
 

@@ -2,7 +2,8 @@
 
 No single likelihood of a small model tells a true reading from a false one: statements differ in
 how easy they are to say, questions in how easy they are to answer. A logistic regression weighs
-them, fitted on labelled messages that no examination uses (docs/experiments.md).
+them, fitted on labelled messages: of invented people, and of the first shipped day, on which
+recipes are chosen too; never of the second (docs/experiments.md).
 """
 
 from __future__ import annotations

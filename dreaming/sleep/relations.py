@@ -63,7 +63,6 @@ class MatchConfig:
   """Mirrors the `match_*` fields of `config.dream`."""
 
   together: int = 16  # messages that are read together
-  together: int = 16  # messages that are read together
   proposals: int = 8  # relations that the vectors propose for each span
   type_proposals: int = 6  # and of each type of value that fits it
   max_nouns: int = 5  # candidate values of a message that are no names or dates, rarest first
@@ -281,9 +280,9 @@ class Matcher:
     }  # fmt: skip
     typed = [(s, self._said_types(s, said) or k) for s, k in typed]
     people = [s for s, k in typed if k.keys() & {'person', 'animal_name'} and s[:1].isupper()]
-    messages, questions, examples = self._vectors
+    tellings, questions, examples = self._vectors
     sentences = self.embedder(re.split(r'(?<=[.!?])\s+', message.text))
-    of_text = (messages @ sentences.T).max(axis=(1, 2))
+    of_text = (tellings @ sentences.T).max(axis=(1, 2))
     of_text += 0.5 * (questions @ sentences.T).max(axis=(1, 2))
     out = []
     for (span, kinds), v in zip(typed, self.embedder([s for s, _ in typed]), strict=True):

@@ -29,7 +29,7 @@ _NUMBER = re.compile(
   rf'[€$£]? ?\b\d[\d,.]*\b|\b(?:(?:twen|thir|for|fif|six|seven|eigh|nine)ty(?:-(?:one|{_UNITS}))?'
   rf'|{_UNITS}|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen)\b'
 )
-_SEASON = re.compile(r'\b(?:spring|summer|autumn|fall|winter)\b', re.I)
+_SEASON = re.compile(r'\b(?:spring|summer|autumn|winter)\b', re.I)
 _NAME = re.compile(r"\b[A-Z][\w'’-]*[a-z](?: [A-Z][\w'’-]*[a-z])*\b")
 WORD = re.compile(r"[a-zà-ÿ][a-zà-ÿ'’-]+")
 
