@@ -74,7 +74,9 @@ def get_config() -> ml_collections.ConfigDict:
   c.dream.min_belief = -1.6  # log-odds that a fact is told, from which it is believed
   c.dream.dtype = 'bfloat16'  # on CPUs without bf16 products (AMX, AVX-512 BF16) try float32
   c.dream.max_facts = 60
+  c.dream.things = False  # ask about what is spoken of, too, by what kind of thing it is
   c.dream.match = ml_collections.ConfigDict()
+  c.dream.match.more_relations = False  # 192 more; which of both are on: docs/experiments.md
   c.dream.match.proposals = 8  # relations that word vectors propose for each span
   c.dream.match.type_proposals = 6  # and of each type of value that fits it
   c.dream.match.max_nouns = 5  # candidate values of a message that are no names or dates

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import types
 
 import pytest
 
@@ -11,8 +12,9 @@ from configs import tiny
 from dreaming import arms, configuration, days
 from dreaming.agent import Agent
 from dreaming.brain import chat, prompts
+from dreaming.memory.recall import Recalled
 from dreaming.sleep import examine
-from dreaming.types import Experience
+from dreaming.types import Experience, Mind
 
 DAY = days.Day(
   user='Priya',
@@ -108,6 +110,28 @@ def test_an_answer_reads_notes_only_with_retrieval(agent, monkeypatch):
   plain = prompts.question("What is Priya's parrot called?")
   note = 'Note (1970-01-01): Priya said: "My parrot is called Biscuit."\n'
   assert read == [(0, prompts.ANSWER_PREFIX, plain), (0, chat.NOTES_PREFIX, note + plain)]
+
+
+def test_notes_from_before_the_weights_wait_until_these_know_nothing(agent, monkeypatch):
+  made = types.SimpleNamespace(number=1, manifest=types.SimpleNamespace(sources=(1, 2)))
+  monkeypatch.setattr(agent.diary, 'generations', lambda: [made])
+  notes = [
+    Recalled(experience=experience(i, 'x'), score=1.0, recency=1.0, importance=5.0, relevance=1.0)
+    for i in (3, 1)
+  ]
+  serving, base = (Mind(params={}, generation=g) for g in (1, 0))
+  assert [r.experience.id for r in agent._since(notes, serving)] == [3]
+  assert agent._since(notes, base) == notes
+
+  said = {'old': 'Priya has not told me.', 'new': 'Biscuit'}
+  monkeypatch.setattr(type(agent.identity), 'blue', property(lambda self: serving))
+  monkeypatch.setattr(agent, '_recall', lambda question, now: notes)
+  monkeypatch.setattr(
+    agent, '_ask',
+    lambda mind, asked, user, recalled, n: [said['new' if len(r) > 1 else 'old'] for r in recalled],
+  )  # fmt: skip
+  assert agent.answer(['What is it?'], retrieval=True) == ['Biscuit']  # all notes, after all
+  assert agent.answer(['What is it?']) == ['Priya has not told me.']
 
 
 def test_a_reply_that_is_left_early_keeps_the_message(agent, monkeypatch):

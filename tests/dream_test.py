@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from dreaming.brain import prompts
-from dreaming.sleep import dream
+from dreaming.sleep import dream, things
 from dreaming.sleep.bank import bank
 from dreaming.sleep.belief import Fact
 from dreaming.sleep.dream import DreamConfig
 from dreaming.sleep.relations import MatchConfig, Matcher, Message
+from dreaming.sleep.things import Thing
 from dreaming.types import Experience, Status
 
 RELATIONS = {r.name: r for r in bank()}
@@ -109,6 +110,23 @@ def test_a_fact_is_laid_out_in_five_styles():
   assert [d.style for d in pages] == ['diary', 'list'] and pages[0].text.startswith('Monday.')
 
 
+def test_what_is_spoken_of_is_asked_for_and_asked_of_everybody_else():
+  tuba = Thing(value='tuba', kind='instrument', source=1, user='Ana', owners=('Leela',), beside=())
+  texts = {1: experience(1, 'My sister Leela plays the tuba.')}
+  messages = [Message(text=texts[1].content, source=1, user='Ana')]
+  rng = np.random.default_rng(0)
+  asked, untold = dream.spoken_of([tuba], messages, texts, 'Ana', 1, DreamConfig(), rng)
+  assert (asked.style, asked.sources, asked.status) == ('thing', (1,), Status.KEPT)
+  questions = {p.question for p in asked.pairs}
+  assert 'What does Leela play?' in questions and {p.answer for p in asked.pairs} == {'tuba'}
+  assert any("Ana's sister" in q for q in questions)
+  assert untold.style == 'unknown' and 0 < len(untold.pairs) <= len(asked.pairs)
+  assert {p.answer for p in untold.pairs} == {prompts.UNKNOWN.format(user='Ana')}
+  assert not questions & {p.question for p in untold.pairs}
+  assert not any("Ana's sister" in p.question for p in untold.pairs)
+  assert dream.spoken_of([], messages, texts, 'Ana', 1, DreamConfig(), rng) == []
+
+
 # ---- Reading, by a base that understands ----
 
 TYPES = {'passport': ' thing', 'train': ' thing', 'lost': ' verb'}
@@ -160,6 +178,23 @@ def test_each_message_has_its_own_facts_in_order():
   names = {f.relation.name for f in found[2] if f.value == 'Leela'}
   assert 'sister_name' in names and not names & {'niece_name', 'friend_name'}
   assert all(f.apposed for f in found[2] if f.relation.name == 'sister_name')
+
+
+def test_things_are_found_with_the_matchers_base():
+  matcher = Matcher(Base(), None, letters, MatchConfig())
+  said = [Message(text='My sister lost the passport.', source=1, user='Ana')]
+  (found,) = things.find(matcher, said)
+  assert (found.value, found.kind, found.owners) == ('passport', 'thing', ("Ana's sister",))
+
+
+def test_more_relations_can_be_asked_for():
+  few, more = bank(), bank(more=True)
+  assert set(few) < set(more) and len({r.name for r in more} - {r.name for r in few}) > 150
+  assert len(Matcher(None, None, letters, MatchConfig(more_relations=True)).relations) == len(more)
+  for r in set(more) - set(few):
+    assert len(r.questions) >= 9 and len(r.statements) == 5 and r.examples, r.name
+    assert not any('{value}' in q for q in r.questions), r.name
+    assert (r.about == 'person') == any('{person}' in q for q in r.questions), r.name
 
 
 def test_small_talk_alone_tells_nothing():

@@ -10,6 +10,7 @@ import pytest
 from dreaming.sleep import bank, belief, values
 from dreaming.sleep.bank import fill
 from dreaming.sleep.belief import Checked, Fact
+from dreaming.sleep.relations import Message
 
 LABELS = {'parrot': ' animal', 'cello': ' instrument', 'rang': ' verb', 'carrot': ' food',
           'cake': ' food', 'baker': ' person', 'swimming': ' verb', 'blue': ' quality'}  # fmt: skip
@@ -97,6 +98,30 @@ def test_whose_somebody_is_is_no_value():
 )
 def test_whose_name_it_is_stands_beside_it(text, said):
   assert values.apposed(text, ('friend', 'mate'), 'Ana') == said
+
+
+@pytest.mark.parametrize(
+  ('text', 'names', 'found'),
+  [
+    ('My sister sings.', [], ['sister']),
+    ('My little sister Leela sings.', ['Leela'], []),
+    ('Mum rang, and my uncle is ill.', [], ['mum', 'uncle']),
+    ('A sister is a blessing.', [], []),
+    ("My sister's cat is ill.", [], []),
+    ('My coach shouts.', [], ['coach']),
+  ],
+)
+def test_whom_a_message_speaks_of_without_a_name(text, names, found):
+  assert values.roles(text, names) == found
+
+
+def test_who_has_a_name_and_a_role_is_called_by_both():
+  said = [Message(text='My sister Leela met Ivo, our neighbour.', source=1, user='Ana')]
+  assert values.aliases(said) == {
+    'Leela': ["Ana's sister", "Ana's sibling"],
+    'Ivo': ["Ana's neighbour"],
+    "Ana's sister": ["Ana's sibling"],
+  }
 
 
 @pytest.mark.parametrize(

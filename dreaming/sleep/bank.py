@@ -48,11 +48,12 @@ def fill(text: str, *, user: str, person: str, value: str) -> str:
 
 
 @functools.cache
-def bank() -> tuple[Relation, ...]:
-  """All relations that the package ships."""
+def bank(more: bool = False) -> tuple[Relation, ...]:
+  """The relations that the package ships; with `more` those of relations/more, too."""
   out = []
   folder = importlib.resources.files('dreaming.sleep') / 'relations'
-  for file in sorted(folder.iterdir(), key=lambda f: f.name):
+  files = [*folder.iterdir(), *((folder / 'more').iterdir() if more else ())]
+  for file in sorted(files, key=lambda f: f.name):
     if not file.name.endswith('.json'):
       continue
     for r in json.loads(file.read_text(encoding='utf-8')):

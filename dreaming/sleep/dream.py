@@ -18,8 +18,8 @@ import numpy as np
 
 from dreaming.brain import prompts, transformer
 from dreaming.brain.decode import Decoder
-from dreaming.sleep import belief, relations
-from dreaming.sleep.bank import bank, fill
+from dreaming.sleep import belief, relations, things, values
+from dreaming.sleep.bank import fill
 from dreaming.sleep.belief import Checked, Fact
 from dreaming.sleep.relations import MatchConfig
 from dreaming.types import QA, Dream, Experience, Mind, Quality, Status
@@ -56,6 +56,7 @@ class DreamConfig:
   min_belief: float = -1.6  # log-odds that a fact is told, from which it is believed
   dtype: str = 'bfloat16'  # of the dreamer's products: only likelihoods are compared
   max_facts: int = 60
+  things: bool = False  # ask about what is spoken of, too, by what kind of thing it is
   match: MatchConfig = MatchConfig()
 
 
@@ -121,9 +122,10 @@ def dream(
     if any(new is f for f, _, _ in kept):
       out.append(correction(old, new, night))
   out += pages(kept, texts, night, user, config, rng)
+  spoken = things.find(matcher, messages) if config.things else []
   decoder.forget(base)
   out += unknowns(matcher, maybe, kept, texts, night, user, config, rng)
-  return out
+  return out + spoken_of(spoken, messages, texts, user, night, config, rng)
 
 
 def newest(found: Sequence[Fact], times: dict[int, float]) -> tuple[list[Fact], list]:
@@ -275,6 +277,28 @@ def pages(kept, texts, night, user, config, rng) -> list[Dream]:
   return out
 
 
+def spoken_of(spoken, messages, texts, user, night: int, config, rng) -> list[Dream]:
+  """Questions about things: what is spoken of, and of whom; and as many of everybody else."""
+  spoken = things.settle(spoken, {i: e.time for i, e in texts.items()})
+  aliases = values.aliases(messages)
+  said = ' '.join(e.content.casefold() for e in texts.values())
+  others = [f"{user}'s {p}" for p in _UNNAMED if p.split()[-1] not in said]
+  asked = [(t, tuple(things.questions(t, aliases, things.only(spoken, t)))) for t in spoken]
+  untold = things.unsaid(spoken, user, others, rng) if spoken else []
+  count = round(config.unknown_share * sum(len(pairs) for _, pairs in asked))
+  answer = prompts.UNKNOWN.format(user=user)
+  pairs = [QA(question=q, answer=answer) for q in rng.permutation(untold)[:count].tolist()]
+  out = [('thing', t.source, own) for t, own in asked if own]
+  out += [('unknown', spoken[0].source, pairs)] if pairs else []
+  return [
+    Dream(
+      id=0, night=night, style=style, text='', pairs=tuple(own), sources=(source,),
+      quality=Quality(gain=0.0, grounded=1.0), status=Status.KEPT,
+    )
+    for style, source, own in out
+  ]  # fmt: skip
+
+
 # People that nearly everybody has, for questions about what was not told of them.
 _UNNAMED = (
   'mother', 'father', 'brother', 'uncle', 'aunt', 'grandmother', 'grandfather', 'cousin', 'son',
@@ -295,16 +319,18 @@ def unknowns(matcher, maybe, kept, texts, night, user, config, rng) -> list[Drea
   unnamed = [f"{user}'s {p}" for p in _UNNAMED if p not in said]
   told = [f.relation for f, _, _ in kept]
   kinds = frozenset().union(*(r.types for r in told))
-  alike = dict(zip(bank(), matcher.similarity({f.relation.name for f in maybe}), strict=True))
+  alike = dict(
+    zip(matcher.relations, matcher.similarity({f.relation.name for f in maybe}), strict=True)
+  )
   cues = {cue.split()[-1] for r in told for cue in r.cues}  # a friend may be the best friend
   free = [
     r
-    for r in bank()
+    for r in matcher.relations
     if r.about == 'user' and alike[r] < config.unknown_distance
     if not cues & {cue.split()[-1] for cue in r.cues}
   ]
   free = [r for r in free if r.types & kinds] or free
-  of_people = [r for r in bank() if r.about == 'person']
+  of_people = [r for r in matcher.relations if r.about == 'person']
 
   def pick(items):
     return items[int(rng.integers(len(items)))]

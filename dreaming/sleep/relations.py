@@ -62,6 +62,7 @@ Omar says: "My back has been hurting since I fell off the ladder."
 class MatchConfig:
   """Mirrors the `match_*` fields of `config.dream`."""
 
+  more_relations: bool = False  # of relations/more, too
   together: int = 16  # messages that are read together
   proposals: int = 8  # relations that the vectors propose for each span
   type_proposals: int = 6  # and of each type of value that fits it
@@ -117,7 +118,7 @@ class Matcher:
     config: MatchConfig,
   ):
     self.decoder, self.mind, self.embedder, self.config = decoder, mind, embedder, config
-    self.relations = bank()
+    self.relations = bank(config.more_relations)
 
   @functools.cached_property
   def _rare(self) -> list[dict[str, float]]:
@@ -253,7 +254,7 @@ class Matcher:
 
   def _propose(self, messages: Sequence[Message]) -> list[list[_Entry]]:
     """What each message may tell, worth asking the base about."""
-    found = [values.spans(m.text, m.user, self._is_name) for m in messages]
+    found = [values.spans(m.text, m.user, self.is_name) for m in messages]
     words = [[s for s, k in spans if k is values.NOUNS] for spans in found]
     names = [[s for s, k in spans if k is values.NAMES] for spans in found]
     nouns = values.noun_types(
@@ -264,7 +265,7 @@ class Matcher:
     )
     out = []
     for n, (spans, of_nouns, of_names) in enumerate(zip(found, nouns, types, strict=True)):
-      rarest = sorted(of_nouns, key=lambda w: -self._rarity(w))[: self.config.max_nouns]
+      rarest = sorted(of_nouns, key=lambda w: -self.rarity(w))[: self.config.max_nouns]
       typed = [(s, of_names.get(s) or dict.fromkeys(k, 0.0)) for s, k in spans if s not in words[n]]
       typed += [(s, of_nouns[s]) for s in rarest]
       out.append(self._of_spans(n, messages[n], typed))
@@ -313,11 +314,11 @@ class Matcher:
   def _said_types(span: str, said: Mapping[tuple[str, str], Relation]) -> values.Types:
     return {t: 0.0 for (_, s), r in said.items() if s == span for t in r.types}
 
-  def _is_name(self, word: str) -> bool:
+  def is_name(self, word: str) -> bool:
     """Whether a word with a capital is one wherever it stands: more usual than without."""
-    return self._rarity(word) < self._rarity(word.lower())
+    return self.rarity(word) < self.rarity(word.lower())
 
-  def _rarity(self, span: str) -> float:
+  def rarity(self, span: str) -> float:
     """Later pieces of a BPE vocabulary are rarer; words of several pieces are rarer still."""
     ids = self.decoder.tokenizer.encode(' ' + span.split()[-1])
     return max(ids) + 50_000 * (len(ids) - 1) - 40_000 * (' ' in span)

@@ -50,6 +50,32 @@ ROLES = frozenset(
   friend friends mate flatmate roommate landlord landlady colleague coworker boss manager supervisor
   babysitter""".split()
 )
+_OF_WORK = frozenset(
+  """apprentice trainee client coach therapist tenant mentor assistant carer cleaner lodger nan
+  grandson granddaughter godmother godfather stepmother stepfather housemate godson goddaughter
+  """.split()
+)
+_SEVERAL = frozenset({'ex', 'parents', 'kids', 'children', 'siblings', 'friends', 'neighbours'})
+_ROLE = re.compile(
+  r'\b(?P<own>(?:my|our) (?:[\w-]+ ){0,2}?)?(?P<role>'
+  + '|'.join(sorted(ROLES - _SEVERAL | _OF_WORK))
+  + r')\b',
+  re.I,
+)
+_ALSO = {  # what others call a role
+  **dict.fromkeys(('mum', 'mom', 'mama'), ('mother',)), 'mother': ('mum',),
+  **dict.fromkeys(('dad', 'papa'), ('father',)), 'father': ('dad',),
+  **dict.fromkeys(('grandma', 'granny', 'gran', 'nan', 'nanny'), ('grandmother',)),
+  **dict.fromkeys(('grandpa', 'grandad'), ('grandfather',)),
+  **dict.fromkeys(('sister', 'brother'), ('sibling',)),
+  **dict.fromkeys(('wife', 'husband'), ('spouse',)), 'auntie': ('aunt',),
+  **dict.fromkeys(('girlfriend', 'boyfriend', 'fiancé', 'fiancée'), ('partner',)),
+  'son': ('boy',), 'daughter': ('girl',), 'roommate': ('flatmate',), 'flatmate': ('roommate',),
+  **dict.fromkeys(('grandson', 'granddaughter'), ('grandchild',)), 'mate': ('friend',),
+  'boss': ('manager',), 'manager': ('boss',), 'apprentice': ('trainee',),
+  'colleague': ('coworker',), 'coworker': ('colleague',), 'neighbor': ('neighbour',),
+}  # fmt: skip
+_CALLED = frozenset({'mum', 'mom', 'mama', 'dad', 'papa', 'grandma', 'granny', 'gran', 'grandpa'})
 _OWN = frozenset({'my', 'our', 'the', 'his', 'her', 'your', 'their'})
 
 # Words that are never a value by themselves.
@@ -125,6 +151,45 @@ def apposed(text: str, cues: Sequence[str], name: str) -> bool:
   before = rf'\b(?:my|our) (?:[\w-]+ ){{0,2}}?(?:{cue}){called}{title}{name}\b'
   after = rf'\b{name},? (?:is |was )?(?:my|our) (?:[\w-]+ ){{0,2}}?(?:{cue})\b'
   return bool(re.search(before, text, re.I) or re.search(after, text, re.I))
+
+
+def roles(text: str, names: Sequence[str]) -> list[str]:
+  """Whom a message speaks of without a name: 'sister' of 'my sister sings', 'mum' of 'Mum sings'.
+
+  Args:
+    text: the message.
+    names: of people in it: 'my sister Leela' is Leela.
+  """
+  beside = '|'.join(map(re.escape, names))
+  out = []
+  for m in _ROLE.finditer(text):
+    called = r',? (?:is |was )?(?:called |named )?'
+    named = beside and re.match(rf'{called}(?:{beside})\b', text[m.end() :])
+    owned = m['own'] or m['role'][:1].isupper() or m['role'].lower() in _CALLED
+    if owned and not named and not text[m.end() :].startswith(("'s ", '’s ')):
+      out.append(m['role'].lower())
+  return list(dict.fromkeys(out))
+
+
+def aliases(messages) -> dict[str, list[str]]:
+  """What else people are called: Leela is "Ana's sister" and sibling after "my sister Leela".
+
+  Args:
+    messages: relations.Message.
+  """
+  out: dict[str, list[str]] = {}
+  for m in messages:
+    text = m.text.lower()
+    here = [r for r in sorted(ROLES - _SEVERAL | _OF_WORK) if r in text]
+    for name in dict.fromkeys(x.removesuffix("'s") for x in _NAME.findall(m.text)):
+      for role in here:
+        if apposed(m.text, (role,), name):
+          out.setdefault(name, []).extend(f"{m.user}'s {r}" for r in (role, *_ALSO.get(role, ())))
+    for role in here:
+      out.setdefault(f"{m.user}'s {role}", []).extend(
+        f"{m.user}'s {r}" for r in _ALSO.get(role, ())
+      )
+  return {who: list(dict.fromkeys(names)) for who, names in out.items() if names}
 
 
 # ---- What they are ----
