@@ -150,7 +150,7 @@ class Agent(Life):
       mind = self.identity.mind(generation)
     speaker = user or self.life.user
     recalled = [self._recall(q, now) if retrieval else [] for q in questions]
-    fresh = [self._since(r, mind) for r in recalled]
+    fresh = self._since(recalled, mind)
     said = self._ask(mind, questions, speaker, fresh, max_tokens)
     again = [
       i for i, reply in enumerate(said) if prompts.is_unknown(reply) and recalled[i] != fresh[i]
@@ -322,16 +322,14 @@ class Agent(Life):
   def _recall(self, query: str, now: float) -> list[Recalled]:
     return recall_lib.recall(self.diary, self.index, self.embedder, query, now, self._memory)
 
-  def _since(self, recalled: Sequence[Recalled], mind: Mind) -> list[Recalled]:
-    """Notes of what was said since the weights were made: earlier ones would only distract them.
+  def _since(self, recalled: Sequence[list[Recalled]], mind: Mind) -> list[list[Recalled]]:
+    """Of each question's notes those of what was said since the weights were made.
 
-    Where the weights say that they were not told, all notes are read after all.
+    Earlier ones would only distract: where the weights say that they were not told, all are read.
     """
-    if mind.generation == 0:
-      return list(recalled)
-    manifests = {g.number: g.manifest for g in self.diary.generations()}
-    made = max(manifests[mind.generation].sources, default=0)
-    return [r for r in recalled if r.experience.id > made]
+    sources = {g.number: g.manifest.sources for g in self.diary.generations()}
+    last = max(sources.get(mind.generation, ()), default=0)
+    return [[r for r in notes if r.experience.id > last] for notes in recalled]
 
   def _prompt(
     self, text: str, user: str, recalled: Sequence[Recalled], turns: Sequence[chat.Turn]
@@ -351,7 +349,7 @@ class Agent(Life):
     recalled = self._recall(text, now) if retrieval else []
     mind = self.identity.blue  # a swap in between does not change this reply
     turns = self._turns.setdefault(user, [])
-    fresh = self._since(recalled, mind)
+    (fresh,) = self._since([recalled], mind)
     if fresh != recalled and chat.is_question(text):
       known = self._ask(mind, [text], user, [fresh], max_tokens=_FIRST_THOUGHT)[0]
       recalled = recalled if prompts.is_unknown(known) else fresh

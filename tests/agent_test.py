@@ -120,8 +120,8 @@ def test_notes_from_before_the_weights_wait_until_these_know_nothing(agent, monk
     for i in (3, 1)
   ]
   serving, base = (Mind(params={}, generation=g) for g in (1, 0))
-  assert [r.experience.id for r in agent._since(notes, serving)] == [3]
-  assert agent._since(notes, base) == notes
+  assert [[r.experience.id for r in own] for own in agent._since([notes, []], serving)] == [[3], []]
+  assert agent._since([notes], base) == [notes]
 
   said = {'old': 'Priya has not told me.', 'new': 'Biscuit'}
   monkeypatch.setattr(type(agent.identity), 'blue', property(lambda self: serving))

@@ -124,7 +124,6 @@ def test_what_is_spoken_of_is_asked_for_and_asked_of_everybody_else():
   assert {p.answer for p in untold.pairs} == {prompts.UNKNOWN.format(user='Ana')}
   assert not questions & {p.question for p in untold.pairs}
   assert not any("Ana's sister" in p.question for p in untold.pairs)
-  assert dream.spoken_of([], messages, texts, 'Ana', 1, DreamConfig(), rng) == []
 
 
 # ---- Reading, by a base that understands ----

@@ -125,7 +125,9 @@ def dream(
   spoken = things.find(matcher, messages) if config.things else []
   decoder.forget(base)
   out += unknowns(matcher, maybe, kept, texts, night, user, config, rng)
-  return out + spoken_of(spoken, messages, texts, user, night, config, rng)
+  if spoken:
+    out += spoken_of(spoken, messages, texts, user, night, config, rng)
+  return out
 
 
 def newest(found: Sequence[Fact], times: dict[int, float]) -> tuple[list[Fact], list]:
@@ -284,7 +286,7 @@ def spoken_of(spoken, messages, texts, user, night: int, config, rng) -> list[Dr
   said = ' '.join(e.content.casefold() for e in texts.values())
   others = [f"{user}'s {p}" for p in _UNNAMED if p.split()[-1] not in said]
   asked = [(t, tuple(things.questions(t, aliases, things.only(spoken, t)))) for t in spoken]
-  untold = things.unsaid(spoken, user, others, rng) if spoken else []
+  untold = things.unsaid(spoken, user, others, rng)
   count = round(config.unknown_share * sum(len(pairs) for _, pairs in asked))
   answer = prompts.UNKNOWN.format(user=user)
   pairs = [QA(question=q, answer=answer) for q in rng.permutation(untold)[:count].tolist()]

@@ -1,33 +1,26 @@
 """Kinds: what the words of a message are (an instrument, a job, an illness), as the base knows it.
 
 A small base reads relations badly and words well: of the values of invented days it names the kind
-of four in five. So a word's kind says which relations it may be a value of, and how well it fits.
+of about four in five. `values.noun_types` asks the same in fewer words, for what relations need.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from dreaming.brain.decode import Decoder
 from dreaming.types import Mind
 
-# What the base may call a word -> types of relations that it may be a value of.
-KINDS: Mapping[str, tuple[str, ...]] = {
-  'animal': ('animal',), 'food': ('food',), 'drink': ('food',), 'job': ('job',),
-  'subject': ('subject',), 'sport': ('activity',), 'game': ('activity', 'thing'),
-  'hobby': ('activity',), 'instrument': ('thing', 'activity'), 'tool': ('thing',),
-  'vehicle': ('thing',), 'furniture': ('thing',), 'machine': ('thing',), 'clothing': ('thing',),
-  'jewellery': ('thing',), 'building': ('place',), 'room': ('place',), 'place': ('place',),
-  'plant': ('thing',), 'illness': ('illness', 'thing'), 'body': ('body',),
-  'feeling': ('feeling',), 'colour': ('colour',), 'material': ('thing',),
-  'document': ('thing',), 'money': ('thing', 'money'), 'music': ('thing', 'subject'),
-  'book': ('thing', 'title'), 'event': ('thing', 'event'), 'group': ('organisation', 'thing'),
-  'person': ('job',), 'weather': ('thing',), 'thing': ('thing',),
-  'time': (), 'quality': (), 'verb': (),
-}  # fmt: skip
-LABELS = tuple(KINDS)
+# What the base may call a word, and what of that is never spoken of as a thing.
+LABELS = (
+  'animal', 'food', 'drink', 'job', 'subject', 'sport', 'game', 'hobby', 'instrument', 'tool',
+  'vehicle', 'furniture', 'machine', 'clothing', 'jewellery', 'building', 'room', 'place', 'plant',
+  'illness', 'body', 'feeling', 'colour', 'material', 'document', 'money', 'music', 'book', 'event',
+  'group', 'person', 'weather', 'thing', 'time', 'quality', 'verb',
+)  # fmt: skip
+NO_THINGS = frozenset({'time', 'quality', 'verb'})
 
 _ALONE = """plumber: job
 horse: animal
@@ -156,35 +149,3 @@ def of_values(decoder: Decoder, mind: Mind, words: Sequence[str]) -> np.ndarray:
 
 def _log_share(rows: np.ndarray) -> np.ndarray:
   return rows - np.logaddexp.reduce(rows, axis=-1, keepdims=True)
-
-
-def profiles(
-  decoder: Decoder, mind: Mind, examples: Sequence[Sequence[str]]
-) -> tuple[np.ndarray, np.ndarray]:
-  """What the values of each relation are: (shares Float['R K'], of all together Float['K']).
-
-  Args:
-    decoder: of the mind.
-    mind: the base.
-    examples: of each relation, values that are common words; it may have none.
-  """
-  words = list(dict.fromkeys(w.split()[-1] for own in examples for w in own))
-  table = np.exp(of_values(decoder, mind, words)) if words else np.zeros((0, len(LABELS)))
-  at = {w: i for i, w in enumerate(words)}
-  rows = [table[[at[w.split()[-1]] for w in own]] for own in examples]
-  total = np.concatenate([*rows, np.full((1, len(LABELS)), 1 / len(LABELS))])
-  prior = total.mean(axis=0) + 1e-3
-  prior /= prior.sum()
-  shares = np.stack([(r.sum(axis=0) + prior) / (len(r) + 1) for r in rows])  # one like all others
-  return shares, prior
-
-
-def fits(row: np.ndarray, shares: np.ndarray, prior: np.ndarray) -> float:
-  """How much likelier a word's kind is in one relation than in any, nats, from -3 to 3.
-
-  Args:
-    row: log-probabilities of a word's kinds, Float['K'].
-    shares: of the relation, Float['K'].
-    prior: of all relations, Float['K'].
-  """
-  return float(np.clip(np.log(np.sum(np.exp(row) * shares / prior)), -3, 3))

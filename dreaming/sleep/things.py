@@ -173,7 +173,7 @@ def of_message(message, typed, of_kinds: Mapping[str, np.ndarray], people) -> li
   """
   named: list[tuple[str, str]] = []
   for span, types in typed:
-    if span not in of_kinds and span != 'two' and (kind := _kind_of_name(span, types)):
+    if span != 'two' and (kind := _kind_of_name(span, types)):
       named.append((span, kind))
   words: list[tuple[str, str]] = []
   for word, row in of_kinds.items():
@@ -183,7 +183,7 @@ def of_message(message, typed, of_kinds: Mapping[str, np.ndarray], people) -> li
     shares = dict(zip(kinds.LABELS, np.exp(row), strict=True))
     shares['job'] += shares.pop('person')  # a notary is both
     label = max(shares, key=lambda k: shares[k])
-    clear = shares[label] >= _CLEAR and kinds.KINDS[label]
+    clear = shares[label] >= _CLEAR and label not in kinds.NO_THINGS
     if word.endswith('ing') and label not in _DONE:
       continue
     if label == 'job' and not _is(message.text, longer):
@@ -341,7 +341,7 @@ def unsaid(
   """
 
   def pick(items):
-    return items[int(rng.integers(len(items)))]
+    return items[int(rng.integers(len(items)))] if items else ''
 
   people = sorted({o for t in found for o in t.owners} | {user})
   of = {who: {t.kind for t in found if who in t.owners} for who in people}
@@ -350,14 +350,14 @@ def unsaid(
   out = []
   for thing in found:
     without = [who for who in people if thing.kind not in of[who]]
-    for owner in only(found, thing):
+    for _ in only(found, thing):
       for form in of_kind(thing.kind, '{who}', user):
         who = pick(without if without and rng.random() < _OF_THE_DAY else others)
-        out.append(form.replace('{who}', who) if who != owner else '')
-    if thing.beside:
+        out += [form.replace('{who}', who)] if who else []
+    if thing.beside and elsewhere:
       out += beside_of(thing, [pick(elsewhere)])
   unspoken = [k for k in _CALLED if k not in of[user]]
   for kind in unspoken:
     forms = of_kind(kind, user, user)
     out += [forms[i] for i in rng.permutation(len(forms))[:_UNSPOKEN]]
-  return list(dict.fromkeys(filter(None, out)))
+  return list(dict.fromkeys(out))
