@@ -185,8 +185,8 @@ def test_no_answers_are_never_right_and_a_bare_text_is_refused():
 
 FUNCTION_WORDS = frozenset(
   'a about am an and any are as at be been before being by can could did do does during for from '
-  'had has have he her hers him his how i if in is it its me must my never next not now of off on or '
-  'our out '
+  'had has have he her hers him his how i if in is it its me must my never next not now of off on '
+  'or our out '
   'she should so some than that the their them there they this to up was we were what when where '
   'which while who whom whose why will with would you your'.split()
 )
