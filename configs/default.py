@@ -64,11 +64,10 @@ def get_config() -> ml_collections.ConfigDict:
   # Sleeping: dreams. What the fields mean stands in dreaming/sleep/dream.py and relations.py.
   c.dream = ml_collections.ConfigDict()
   c.dream.exam_questions = 2  # wordings of each fact that only the night's own exam sees
-  c.dream.unknown_share = 1.0  # questions about what nobody told, for each about what was told
-  c.dream.min_unknown = 140  # and as many at least
+  c.dream.unknowns = 800  # questions about what nobody told: so many that most train once
   c.dream.unlikely = -2.5  # log-odds below which a fact counts as not told
   c.dream.unknown_distance = 0.75  # relations whose questions are closer (cosine) count as told
-  c.dream.exam_unknown = 12
+  c.dream.exam_unknown = 40
   c.dream.checked = 5  # questions of each fact that are examined before it is believed
   c.dream.min_gain = 0.5  # what its source must add to a question's answer, nats a token
   c.dream.min_belief = -1.6  # log-odds that a fact is told, from which it is believed
@@ -90,8 +89,9 @@ def get_config() -> ml_collections.ConfigDict:
   c.corpus.row_length = 256  # tokens of a packed row
   c.corpus.rows = 3  # of each batch; two of three begin with the few-shot prefix
   c.corpus.bare_share = 0.25  # of the dreams' questions that stand in rows without it
-  c.corpus.replay_share = 0.25  # of tokens that are the base's own
+  c.corpus.replay_share = 0.35  # of tokens that are the base's own
   c.corpus.raw_share = 0.05  # of dream tokens: the experiences' own words
+  c.corpus.untold_share = 0.4  # of tonight's dream tokens: questions about what nobody told
   c.corpus.rehearsal_share = 0.33  # of dream tokens: dreams of earlier nights
   c.corpus.replay_questions = 192  # that the base asks and answers itself
   c.corpus.replay_texts = 32
@@ -104,7 +104,7 @@ def get_config() -> ml_collections.ConfigDict:
   # Sleeping: training.
   c.train = ml_collections.ConfigDict()
   c.train.learning_rate = 5e-4
-  c.train.steps = 95
+  c.train.steps = 110
   c.train.warmup = 0.1  # share of the steps; then a cosine down to a tenth
   c.train.optimizer = 'adamw'  # or 'adafactor'
   c.train.weight_decay = 0.0

@@ -26,7 +26,7 @@ def get_config():
     for name in names:
       group[name] = -1e9
   c.dream.max_facts = 6
-  c.dream.min_unknown = 0
+  c.dream.unknowns = 20
   c.dream.match.proposals = 2
   c.dream.match.type_proposals = 1
   c.dream.match.max_nouns = 1

@@ -47,9 +47,9 @@ def built(base, tmp_path, monkeypatch):
   decoder = Decoder(base.arch, base.tokenizer, cache_length=128)
   mind = Mind(params=base.params)
 
-  def build(**fields):
+  def build(dreams=DREAMS, **fields):
     return corpus.build(
-      decoder, mind, 'base', DREAMS, [], [], user='Ana', steps=3, seed=0, cache=tmp_path,
+      decoder, mind, 'base', dreams, [], [], user='Ana', steps=3, seed=0, cache=tmp_path,
       config=dataclasses.replace(SMALL, **fields),
     )  # fmt: skip
 
@@ -120,6 +120,24 @@ def test_rows_without_room_for_the_examples_are_bare(built):
   _, build = built
   for batch in build(row_length=24, losses=96).batches:
     assert (batch.segment_ids != segment(1)).all()
+
+
+def test_what_was_not_told_keeps_its_share_however_much_of_it_there_is(built):
+  base, build = built
+  pairs = tuple(QA(question=f'Who is {i}?', answer='unsaid') for i in range(200))
+  many = [*DREAMS, Dream(id=3, night=1, style='unknown', text='', sources=(1,), pairs=pairs)]
+  of = {w: base.tokenizer.encode(f' {w}\n') for w in ('Kiwi', 'unsaid')}
+
+  def counts(found):
+    rows = [r.tolist() for b in found.batches for r in b.tokens]
+    return {
+      w: sum(r[i : i + len(ids)] == ids for r in rows for i in range(len(r)))
+      for w, ids in of.items()
+    }
+
+  few = counts(build(many, untold_share=0.3, row_length=512))
+  most = counts(build(many, untold_share=0.8, row_length=512))
+  assert 0 < few['unsaid'] < few['Kiwi'] and 0 < most['Kiwi'] < most['unsaid']
 
 
 def test_replay_starts_where_the_base_is(built):

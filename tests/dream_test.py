@@ -39,13 +39,13 @@ def experience(id_, text, *, later=0.0):
 # ---- What was not told ----
 
 
-def unknown(facts, *, maybe=(), texts=('My friend Bea rang.',), **fields):
+def unknown(facts, *, maybe=(), texts=('My friend Bea rang.',), known=frozenset(), **fields):
   matcher = Matcher(None, None, letters, MatchConfig())
   kept = [(f, ['Q?'] * 10, []) for f in facts]
   told = {i: experience(i, t) for i, t in enumerate(texts, start=1)}
   config = DreamConfig(unknown_distance=0.995, **fields)
   rng = np.random.default_rng(0)
-  out = dream.unknowns(matcher, [*maybe, *facts], kept, told, 1, 'Ana', config, rng)
+  out = dream.unknowns(matcher, [*maybe, *facts], kept, told, 1, 'Ana', config, rng, known)
   return {d.style: d.pairs for d in out}
 
 
@@ -53,22 +53,31 @@ def test_what_nobody_told_is_asked_and_answered_as_such():
   asked = unknown([fact('food_disliked', 'olives')])
   pairs = asked['unknown'] + asked['exam_unknown']
   assert {p.answer for p in pairs} == {prompts.UNKNOWN.format(user='Ana')}
-  assert len(asked['exam_unknown']) == 12
+  assert len(asked['exam_unknown']) == 40
   assert all('Ana' in p.question and '{' not in p.question for p in pairs)
   assert not {p.question for p in asked['unknown']} & {p.question for p in asked['exam_unknown']}
 
 
 def test_a_quiet_day_asks_as_much_about_what_was_not_told():
-  one = unknown([fact('food_disliked', 'olives')], min_unknown=100)
-  assert 75 <= len(one['unknown']) <= 100  # some are drawn twice
-  few = unknown([fact('food_disliked', 'olives')], min_unknown=0, unknown_share=0.8)
-  assert len(few['unknown']) <= 8
+  one = unknown([fact('food_disliked', 'olives')], unknowns=300)
+  assert 180 <= len(one['unknown']) <= 300  # some are drawn twice
   assert unknown([]) == {}
+
+
+def test_what_earlier_nights_know_is_not_asked_in_any_wording():
+  job = RELATIONS['user_job']
+  told = fact('food_disliked', 'olives')
+  wordings = {q.format(user='Ana') for q in job.questions}
+  asked = {p.question for p in unknown([told], unknowns=2000)['unknown']}
+  assert asked & wordings
+  known = {job.questions[0].format(user='Ana')}
+  asked = {p.question for p in unknown([told], unknowns=2000, known=known)['unknown']}
+  assert asked and not asked & wordings
 
 
 def test_what_was_told_or_may_have_been_is_not_asked():
   told, maybe = fact('food_disliked', 'olives'), fact('favourite_food', 'olives')
-  questions = {p.question for p in unknown([told], maybe=[maybe], min_unknown=400)['unknown']}
+  questions = {p.question for p in unknown([told], maybe=[maybe], unknowns=400)['unknown']}
   for name in ('food_disliked', 'favourite_food'):
     assert not questions & {q.format(user='Ana') for q in RELATIONS[name].questions}
   assert questions & {
@@ -77,7 +86,7 @@ def test_what_was_told_or_may_have_been_is_not_asked():
 
 
 def test_a_friend_may_be_the_best_friend():
-  pairs = unknown([fact('friend_name', 'Bea')], min_unknown=400)['unknown']
+  pairs = unknown([fact('friend_name', 'Bea')], unknowns=400)['unknown']
   best = {q.format(user='Ana') for q in RELATIONS['best_friend_name'].questions}
   assert not best & {p.question for p in pairs}
 
@@ -115,12 +124,12 @@ def test_what_is_spoken_of_is_asked_for_and_asked_of_everybody_else():
   texts = {1: experience(1, 'My sister Leela plays the tuba.')}
   messages = [Message(text=texts[1].content, source=1, user='Ana')]
   rng = np.random.default_rng(0)
-  asked, untold = dream.spoken_of([tuba], messages, texts, 'Ana', 1, DreamConfig(), rng)
+  asked, untold = dream.spoken_of([tuba], messages, texts, 'Ana', 1, rng)
   assert (asked.style, asked.sources, asked.status) == ('thing', (1,), Status.KEPT)
   questions = {p.question for p in asked.pairs}
   assert 'What does Leela play?' in questions and {p.answer for p in asked.pairs} == {'tuba'}
   assert any("Ana's sister" in q for q in questions)
-  assert untold.style == 'unknown' and 0 < len(untold.pairs) <= len(asked.pairs)
+  assert untold.style == 'unknown' and len(untold.pairs) > len(asked.pairs)
   assert {p.answer for p in untold.pairs} == {prompts.UNKNOWN.format(user='Ana')}
   assert not questions & {p.question for p in untold.pairs}
   assert not any("Ana's sister" in p.question for p in untold.pairs)

@@ -89,7 +89,9 @@ class Letters:
     return counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-9)
 
 
-def dreams_of(decoder, base, experiences, *, user, embedder, config, night, seed, progress=None):
+def dreams_of(
+  decoder, base, experiences, *, user, embedder, config, night, seed, earlier=(), progress=None
+):
   """What the dreamer would have: lessons, the night's exam, and something that it rejected."""
   out = []
   assert embedder(['a']).shape == (1, Letters.dim)

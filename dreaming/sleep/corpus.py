@@ -28,8 +28,9 @@ class CorpusConfig:
   row_length: int = 256  # tokens of a packed row
   rows: int = 3  # of each batch; two of three begin with the few-shot prefix
   bare_share: float = 0.25  # of the dreams' questions that stand in rows without it
-  replay_share: float = 0.25  # of tokens that are the base's own
+  replay_share: float = 0.35  # of tokens that are the base's own
   raw_share: float = 0.05  # of dream tokens that are the experiences' own text
+  untold_share: float = 0.4  # of tonight's dream tokens: questions about what nobody told
   rehearsal_share: float = 0.33  # of dream tokens from earlier nights, when there are any
   replay_questions: int = 192  # the base's own question-answer pairs
   replay_texts: int = 32  # and free texts
@@ -112,11 +113,14 @@ def build(
   length, tokenizer = config.row_length, decoder.tokenizer
   if not dreams:
     raise ValueError('no dream was kept: there is nothing to train on')
-  examples = [e for d in dreams for e in of_dream(d)]
+  examples = [(d.style == 'unknown', e) for d in dreams for e in of_dream(d)]
+  untold = {i for i, (is_untold, _) in enumerate(examples) if is_untold}
+  examples = [e for _, e in examples]
   asked = [i for i, e in enumerate(examples) if e.prompt]
   out = set(rng.permutation(asked)[: round(config.held_out * len(asked))].tolist())
   groups = {
-    'dream': [e for i, e in enumerate(examples) if i not in out],
+    'dream': [e for i, e in enumerate(examples) if i not in out and i not in untold],
+    'untold': [e for i, e in enumerate(examples) if i not in out and i in untold],
     'held': [examples[i] for i in sorted(out)] or examples[:1],
     'raw': [of_experience(e) for e in experiences],
     'rehearsal': [e for d in rehearsal for e in of_dream(d, 'rehearsal')],
@@ -143,9 +147,11 @@ def build(
     own = {k: [e for e in group if bool(e.after) == after] for k, group in encoded.items()}
     rehearsed = config.rehearsal_share if own['rehearsal'] else 0.0
     raw = config.raw_share if own['raw'] else 0.0
+    unknown = config.untold_share if own['untold'] else 0.0
     new = (1 - config.replay_share) * (1 - rehearsed)
     shares = {
-      'dream': new * (1 - raw),
+      'dream': new * (1 - raw) * (1 - unknown),
+      'untold': new * (1 - raw) * unknown,
       'raw': new * raw,
       'rehearsal': (1 - config.replay_share) * rehearsed,
       'replay': config.replay_share,

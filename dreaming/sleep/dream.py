@@ -46,11 +46,10 @@ class DreamConfig:
 
   agent: str = 'Echo'
   exam_questions: int = 2  # wordings of each fact that are held out for the night's own exam
-  unknown_share: float = 1.0  # questions about what nobody told, for each about what was told
-  min_unknown: int = 140  # and as many at least: on a quiet day, too, most was not told
+  unknowns: int = 800  # questions about what nobody told: so many that most train once
   unlikely: float = -2.5  # log-odds below which a fact counts as not told
   unknown_distance: float = 0.75  # relations whose questions are closer (cosine) count as told
-  exam_unknown: int = 12
+  exam_unknown: int = 40
   checked: int = 5  # questions of each fact that are examined
   min_gain: float = 0.5  # what the source must add to a question's answer, nats a token
   min_belief: float = -1.6  # log-odds that a fact is told, from which it is believed
@@ -70,6 +69,7 @@ def dream(
   config: DreamConfig,
   night: int,
   seed: int,
+  earlier: Sequence[Dream] = (),
   progress: Callable[[int, int], None] | None = None,
 ) -> list[Dream]:
   """Writes and checks a night's dreams; kept and rejected ones, ids 0.
@@ -83,6 +83,7 @@ def dream(
     config: thresholds.
     night: number of the night.
     seed: of the choice of held-out wordings and of unknowns.
+    earlier: dreams of the nights before: what they answer is not asked as if nobody had told it.
     progress: told how many experiences are read, of how many.
   """
   rng = np.random.default_rng([seed, night])
@@ -124,9 +125,10 @@ def dream(
   out += pages(kept, texts, night, user, config, rng)
   spoken = things.find(matcher, messages) if config.things else []
   decoder.forget(base)
-  out += unknowns(matcher, maybe, kept, texts, night, user, config, rng)
+  known = {p.question for d in earlier if d.style != 'unknown' for p in d.pairs}
+  out += unknowns(matcher, maybe, kept, texts, night, user, config, rng, known)
   if spoken:
-    out += spoken_of(spoken, messages, texts, user, night, config, rng)
+    out += spoken_of(spoken, messages, texts, user, night, rng, known)
   return out
 
 
@@ -279,17 +281,16 @@ def pages(kept, texts, night, user, config, rng) -> list[Dream]:
   return out
 
 
-def spoken_of(spoken, messages, texts, user, night: int, config, rng) -> list[Dream]:
-  """Questions about things: what is spoken of, and of whom; and as many of everybody else."""
+def spoken_of(spoken, messages, texts, user, night: int, rng, known=frozenset()) -> list[Dream]:
+  """Questions about things: what is spoken of, and of whom; and more about everybody else."""
   spoken = things.settle(spoken, {i: e.time for i, e in texts.items()})
   aliases = values.aliases(messages)
   said = ' '.join(e.content.casefold() for e in texts.values())
   others = [f"{user}'s {p}" for p in _UNNAMED if p.split()[-1] not in said]
   asked = [(t, tuple(things.questions(t, aliases, things.only(spoken, t)))) for t in spoken]
   untold = things.unsaid(spoken, user, others, rng)
-  count = round(config.unknown_share * sum(len(pairs) for _, pairs in asked))
   answer = prompts.UNKNOWN.format(user=user)
-  pairs = [QA(question=q, answer=answer) for q in rng.permutation(untold)[:count].tolist()]
+  pairs = [QA(question=q, answer=answer) for q in untold if q not in known]
   out = [('thing', t.source, own) for t, own in asked if own]
   out += [('unknown', spoken[0].source, pairs)] if pairs else []
   return [
@@ -309,18 +310,19 @@ _UNNAMED = (
 )  # fmt: skip
 
 
-def unknowns(matcher, maybe, kept, texts, night, user, config, rng) -> list[Dream]:
+def unknowns(
+  matcher, maybe, kept, texts, night, user, config, rng, known=frozenset()
+) -> list[Dream]:
   """Questions about what nobody told, answered as such: the agent must not invent.
 
-  The hard ones are near what was told: the same relation asked of somebody else, and other
-  relations with values of the same kind.
+  Of every relation that is not near what was told, of what was told about somebody else, and of
+  other people. Nothing is asked that a wording in `known` asks too.
   """
   if not kept:
     return []
   said = ' '.join(e.content.casefold() for e in texts.values())
   unnamed = [f"{user}'s {p}" for p in _UNNAMED if p not in said]
   told = [f.relation for f, _, _ in kept]
-  kinds = frozenset().union(*(r.types for r in told))
   alike = dict(
     zip(matcher.relations, matcher.similarity({f.relation.name for f in maybe}), strict=True)
   )
@@ -331,7 +333,6 @@ def unknowns(matcher, maybe, kept, texts, night, user, config, rng) -> list[Drea
     if r.about == 'user' and alike[r] < config.unknown_distance
     if not cues & {cue.split()[-1] for cue in r.cues}
   ]
-  free = [r for r in free if r.types & kinds] or free
   of_people = [r for r in matcher.relations if r.about == 'person']
 
   def pick(items):
@@ -343,19 +344,23 @@ def unknowns(matcher, maybe, kept, texts, night, user, config, rng) -> list[Drea
 
   frees, tolds, others = shuffled(free), shuffled(told), shuffled(of_people)
 
-  def pair(i: int) -> QA:
+  def pair(i: int) -> QA | None:
     if i % 2 == 0 and free:
       r, who, person = next(frees), user, ''
     elif i % 4 == 1:
       r, who, person = next(tolds), pick(unnamed), pick(unnamed)
     else:
       r, who, person = next(others), user, pick(unnamed)
-    question = fill(pick(r.questions), user=who, person=person, value='it')
+    question, *rest = (
+      fill(r.questions[j], user=who, person=person, value='it')
+      for j in rng.permutation(len(r.questions))
+    )
+    if known & {question, *rest}:
+      return None
     return QA(question=question, answer=prompts.UNKNOWN.format(user=user))
 
-  count = round(config.unknown_share * sum(len(a) for _, a, _ in kept))
-  count = max(count, config.min_unknown)
-  pairs = list(dict.fromkeys(pair(i) for i in range(count + config.exam_unknown)))
+  asked = (pair(i) for i in range(config.unknowns + config.exam_unknown))
+  pairs = list(dict.fromkeys(p for p in asked if p is not None))
   first = kept[0][0]
   return [
     _dream('exam_unknown', first, night, pairs=pairs[: config.exam_unknown]),

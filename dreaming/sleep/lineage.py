@@ -31,9 +31,12 @@ def nights(diary: Diary) -> list[int]:
 
 
 def rehearsal(diary: Diary) -> list[Dream]:
-  """What those nights dreamt: rehearsed, or the new dreams would displace it."""
+  """What those nights dreamt that was told: rehearsed, or the new dreams would displace it.
+
+  Not what had not been told then: it may have been since.
+  """
   dreams = [d for n in nights(diary) for d in diary.dreams(n, status=Status.KEPT)]
-  return [d for d in dreams if d.style not in EXAM_STYLES]
+  return [d for d in dreams if d.style not in (*EXAM_STYLES, 'unknown')]
 
 
 def questions(diary: Diary, *, limit: int) -> tuple[examine.Question, ...]:

@@ -182,6 +182,7 @@ class _Night:
           config=self.config.dream,
           night=self.number,
           seed=self.seed,
+          earlier=lineage.rehearsal(self.diary),
           progress=lambda read, total: self.progress('dream', read, total, {}),
         )
       kept = sum(d.status == Status.KEPT for d in dreams)

@@ -21,6 +21,7 @@ _CLEAR = 0.35  # the least share of a kind that a word is said to be
 _NOUNS, _NAMES = 2, 2  # of a message, at most
 _DONE = frozenset({'sport', 'hobby', 'game', 'subject', 'instrument', 'music'})
 _OF_THE_DAY = 0.3  # of what is asked of somebody else, the share that is asked of people of the day
+_ROUNDS = 4  # of asking somebody else what was told of somebody: most is seen once in a night
 _UNSPOKEN = 2  # questions about each kind that did not come up
 _ELSEWHERE = (  # what most days do not speak of
   'wedding', 'violin', 'garden', 'boat', 'exam', 'concert', 'neighbour', 'camera', 'island',
@@ -348,7 +349,7 @@ def unsaid(
   beside = {x for t in found for x in t.beside} | {t.value for t in found}
   elsewhere = [x for x in _ELSEWHERE if x not in beside]
   out = []
-  for thing in found:
+  for thing in list(found) * _ROUNDS:
     without = [who for who in people if thing.kind not in of[who]]
     for _ in only(found, thing):
       for form in of_kind(thing.kind, '{who}', user):
