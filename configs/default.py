@@ -49,10 +49,12 @@ def get_config() -> ml_collections.ConfigDict:
   # Memory.
   c.memory = ml_collections.ConfigDict()
   c.memory.embedder = 'wordllama'
-  c.memory.recall_k = 4  # experiences that come into the prompt
+  c.memory.recall_k = 8  # experiences that come to mind
+  c.memory.read_k = 1  # of them, that a question is answered from: it is likeliest after them
   c.memory.recall_weights = (0.2, 0.2, 1.0)  # recency, importance, relevance
   c.memory.recency_half_life_hours = 72.0
-  c.memory.min_relevance = 0.1  # cosine below which nothing is recalled
+  c.memory.min_relevance = 0.0  # cosine below which nothing is recalled
+  c.memory.min_evidence = 1.0  # nats a token that notes must add to what the weights do not know
 
   # Sleeping: which experiences.
   c.select = ml_collections.ConfigDict()

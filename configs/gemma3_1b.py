@@ -20,5 +20,6 @@ def get_config():
   c.model.architecture = 'gemma3_1b'
   c.model.weights = 'gs://gemma-data/checkpoints/gemma3-1b-it'
   c.model.instruct = True
+  c.memory.read_k = 4  # it is not distracted by notes as a small base is
   c.train.remat = True
   return c

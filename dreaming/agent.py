@@ -20,13 +20,12 @@ from typing import TYPE_CHECKING, Any
 from ml_collections import ConfigDict
 
 from dreaming import arms
-from dreaming.brain import chat, decode, prompts
+from dreaming.brain import chat
 from dreaming.days import Day
-from dreaming.life import Life
 from dreaming.memory import embed, index, score
-from dreaming.memory import recall as recall_lib
 from dreaming.memory.recall import Recalled
-from dreaming.types import Dream, Experience, Generation, Mind
+from dreaming.recollection import Recollection
+from dreaming.types import Dream, Experience, Generation
 
 if TYPE_CHECKING:  # a second of imports that only a night needs
   from dreaming.sleep import night
@@ -60,7 +59,7 @@ class State:
   open_night: int | None
 
 
-class Agent(Life):
+class Agent(Recollection):
   """One identity, for as long as it is open: see Life for what may go wrong then.
 
   Args:
@@ -149,33 +148,8 @@ class Agent(Life):
     if generation is not None and generation != mind.generation:
       mind = self.identity.mind(generation)
     speaker = user or self.life.user
-    recalled = [self._recall(q, now) if retrieval else [] for q in questions]
-    fresh = self._since(recalled, mind)
-    said = self._ask(mind, questions, speaker, fresh, max_tokens)
-    again = [
-      i for i, reply in enumerate(said) if prompts.is_unknown(reply) and recalled[i] != fresh[i]
-    ]
-    if again:
-      notes = [recalled[i] for i in again]
-      replies = self._ask(mind, [questions[i] for i in again], speaker, notes, max_tokens)
-      for i, reply in zip(again, replies, strict=True):
-        said[i] = reply
-    return said
-
-  def _ask(self, mind, questions, user, recalled, max_tokens) -> list[str]:
-    """One greedy pass over questions with their notes."""
-    said = [''] * len(questions)
-    asked: dict[tuple[Any, tuple[str, ...]], list[tuple[int, decode.Prompt]]] = {}
-    for i, (question, notes) in enumerate(zip(questions, recalled, strict=True)):
-      prompt = self._prompt(question, user, notes, ())
-      asked.setdefault((prompt.prefix, prompt.stop), []).append((i, prompt.text))
-    for (prefix, stop), rows in asked.items():
-      texts = self.decoder.generate(
-        mind, [text for _, text in rows], max_tokens=max_tokens, prefix=prefix, stop=stop
-      )
-      for (i, _), text in zip(rows, texts, strict=True):
-        said[i] = text.strip()
-    return said
+    recalled = self._notes(questions, speaker, now) if retrieval else [[] for _ in questions]
+    return [said for said, _ in self._weighed(mind, questions, speaker, recalled, max_tokens)]
 
   def rate(self, progress: Callable[[int, int], None] | None = None) -> int:
     """Scores the experiences that have no scores yet, and returns how many they were.
@@ -319,40 +293,14 @@ class Agent(Life):
         'decode.max_message_bytes'
       )
 
-  def _recall(self, query: str, now: float) -> list[Recalled]:
-    return recall_lib.recall(self.diary, self.index, self.embedder, query, now, self._memory)
-
-  def _since(self, recalled: Sequence[list[Recalled]], mind: Mind) -> list[list[Recalled]]:
-    """Of each question's notes those of what was said since the weights were made.
-
-    Earlier ones would only distract: where the weights say that they were not told, all are read.
-    """
-    sources = {g.number: g.manifest.sources for g in self.diary.generations()}
-    last = max(sources.get(mind.generation, ()), default=0)
-    return [[r for r in notes if r.experience.id > last] for notes in recalled]
-
-  def _prompt(
-    self, text: str, user: str, recalled: Sequence[Recalled], turns: Sequence[chat.Turn]
-  ) -> chat.ReplyPrompt:
-    return chat.reply_prompt(
-      text,
-      user=user,
-      agent=self.life.agent,
-      tokenizer=self.base.tokenizer,
-      limit=self._decode.cache_length - self._decode.max_tokens,
-      instruct=self._model.instruct,
-      memories=[r.experience for r in recalled],
-      turns=turns,
-    )
-
   def _speak(self, text: str, user: str, now: float, retrieval: bool) -> Iterator[str]:
-    recalled = self._recall(text, now) if retrieval else []
+    asks = chat.is_question(text)
+    reads = retrieval and (asks or self._model.instruct)
+    recalled = self._notes([text], user, now)[0] if reads else []
     mind = self.identity.blue  # a swap in between does not change this reply
     turns = self._turns.setdefault(user, [])
-    (fresh,) = self._since([recalled], mind)
-    if fresh != recalled and chat.is_question(text):
-      known = self._ask(mind, [text], user, [fresh], max_tokens=_FIRST_THOUGHT)[0]
-      recalled = recalled if prompts.is_unknown(known) else fresh
+    if recalled and asks:
+      ((_, recalled),) = self._weighed(mind, [text], user, [recalled], _FIRST_THOUGHT)
     prompt = self._prompt(text, user, recalled, turns[-_TURNS:])
     read = [
       p if isinstance(p, str) else self.base.tokenizer.decode(p)

@@ -6,12 +6,14 @@ import dataclasses
 import itertools
 import types
 
+import numpy as np
 import pytest
 
 from configs import tiny
 from dreaming import arms, configuration, days
 from dreaming.agent import Agent
 from dreaming.brain import chat, prompts
+from dreaming.memory import rerank
 from dreaming.memory.recall import Recalled
 from dreaming.sleep import examine
 from dreaming.types import Experience, Mind
@@ -84,8 +86,9 @@ def test_streaming_and_not_streaming_say_the_same(agent):
   assert agent.answer([question], max_tokens=4) == [streamed.strip()]
 
 
-def test_recalled_text_is_read_but_never_logged(agent):
+def test_recalled_text_is_read_but_never_logged(agent, monkeypatch):
   agent.observe('My parrot is called Biscuit.', now=1000.0)
+  monkeypatch.setattr(rerank, 'evidence', lambda d, m, asked, *_: np.full(len(asked), 9.0))
   agent.reply('What is my parrot called?', now=2000.0)
   why = agent.why()
   assert 'Note (1970-01-01): Priya said: "My parrot is called Biscuit."' in why.prompt
@@ -106,32 +109,59 @@ def test_an_answer_reads_notes_only_with_retrieval(agent, monkeypatch):
   monkeypatch.setattr(agent.decoder, 'generate', generate)
   question = 'What is my parrot called?'
   assert agent.answer([question], generation=0) == ['Biscuit']
+  monkeypatch.setattr(rerank, 'evidence', lambda d, m, asked, *_: np.full(len(asked), 9.0))
   assert agent.answer([question], retrieval=True) == ['Biscuit']
   plain = prompts.question("What is Priya's parrot called?")
   note = 'Note (1970-01-01): Priya said: "My parrot is called Biscuit."\n'
-  assert read == [(0, prompts.ANSWER_PREFIX, plain), (0, chat.NOTES_PREFIX, note + plain)]
+  closed = (0, prompts.ANSWER_PREFIX, plain)
+  assert read == [closed, closed, (0, chat.NOTES_PREFIX, note + plain)]
 
 
-def test_notes_from_before_the_weights_wait_until_these_know_nothing(agent, monkeypatch):
+@pytest.fixture
+def told(agent, monkeypatch):
+  """An agent of generation 1, made of experiences 1 and 2; notes reply 'Biscuit' if they tell."""
   made = types.SimpleNamespace(number=1, manifest=types.SimpleNamespace(sources=(1, 2)))
-  monkeypatch.setattr(agent.diary, 'generations', lambda: [made])
-  notes = [
-    Recalled(experience=experience(i, 'x'), score=1.0, recency=1.0, importance=5.0, relevance=1.0)
-    for i in (3, 1)
-  ]
-  serving, base = (Mind(params={}, generation=g) for g in (1, 0))
-  assert [[r.experience.id for r in own] for own in agent._since([notes, []], serving)] == [[3], []]
-  assert agent._since([notes], base) == [notes]
+  serving = Mind(params={}, generation=1)
+  known = {'weights': 'Priya has not told me.', 'evidence': 2.0, 'ids': [1]}
 
-  said = {'old': 'Priya has not told me.', 'new': 'Biscuit'}
+  def notes(questions, user, now):
+    own = [
+      Recalled(experience=experience(i, 'x'), score=1.0, recency=1.0, importance=5.0, relevance=1.0)
+      for i in known['ids']
+    ]
+    return [own for _ in questions]
+
+  def ask(mind, asked, user, recalled, n):
+    return ['Biscuit' if own else known['weights'] for own in recalled]
+
+  monkeypatch.setattr(agent.diary, 'generations', lambda: [made])
   monkeypatch.setattr(type(agent.identity), 'blue', property(lambda self: serving))
-  monkeypatch.setattr(agent, '_recall', lambda question, now: notes)
+  monkeypatch.setattr(agent, '_notes', notes)
+  monkeypatch.setattr(agent, '_ask', ask)
   monkeypatch.setattr(
-    agent, '_ask',
-    lambda mind, asked, user, recalled, n: [said['new' if len(r) > 1 else 'old'] for r in recalled],
-  )  # fmt: skip
-  assert agent.answer(['What is it?'], retrieval=True) == ['Biscuit']  # all notes, after all
-  assert agent.answer(['What is it?']) == ['Priya has not told me.']
+    rerank, 'evidence', lambda d, m, asked, *_: np.full(len(asked), known['evidence'])
+  )
+  return agent, known
+
+
+@pytest.mark.parametrize(
+  ('weights', 'evidence', 'ids', 'reply'),
+  [
+    ('Priya has not told me.', 2.0, [1], 'Biscuit'),  # the weights know nothing, a note does
+    ('Kiwi', 2.0, [1], 'Kiwi'),  # the weights were made of that note
+    ('Kiwi', 2.0, [3, 1], 'Biscuit'),  # a note is newer
+    ('Kiwi', 0.5, [3], 'Kiwi'),  # newer, and tells nothing
+    ('Priya has not told me.', 0.5, [1], 'Priya has not told me.'),
+    ('Kiwi', 2.0, [], 'Kiwi'),
+  ],
+)
+def test_notes_count_where_they_tell_what_the_weights_do_not_know(
+  told, weights, evidence, ids, reply
+):
+  agent, known = told
+  known.update(weights=weights, evidence=evidence, ids=ids)
+  assert agent.answer(['What is it?'], retrieval=True) == [reply]
+  assert agent.answer(['What is it?']) == [weights]
 
 
 def test_a_reply_that_is_left_early_keeps_the_message(agent, monkeypatch):

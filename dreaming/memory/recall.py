@@ -24,10 +24,12 @@ from dreaming.memory.index import Index
 class RecallConfig:
   """As `config.memory`."""
 
-  recall_k: int = 4
+  recall_k: int = 8
+  read_k: int = 1  # of them, that a question is answered from: see rerank.py
   recall_weights: tuple[float, float, float] = (0.2, 0.2, 1.0)  # recency, importance, relevance
   recency_half_life_hours: float = 72.0
-  min_relevance: float = 0.1  # cosine
+  min_relevance: float = 0.0  # cosine
+  min_evidence: float = 1.0  # nats a token that notes must add to a reply that the weights lack
   near_duplicate: float = 0.6  # cosine from which a newer memory may correct an older one
 
   def __post_init__(self):

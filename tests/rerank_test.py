@@ -1,0 +1,80 @@
+"""Which memory a question is about, and whether a reply comes from it."""
+
+from __future__ import annotations
+
+import types
+
+import numpy as np
+import pytest
+
+from dreaming.brain import chat, weights
+from dreaming.brain.decode import Decoder
+from dreaming.memory import rerank
+from dreaming.memory.recall import Recalled
+from dreaming.types import Experience, Mind
+
+
+def note(id_, text, corrects=None):
+  e = Experience(id=id_, time=0.0, kind='chat', speaker='Ana', content=text)
+  return Recalled(
+    experience=e, score=1.0, recency=1.0, importance=5.0, relevance=0.5, corrects=corrects
+  )
+
+
+class Words:
+  """Likelier, the more words of what follows have come before."""
+
+  cache_length = 1024
+
+  def __init__(self):
+    self.read = []
+    self.tokenizer = types.SimpleNamespace(encode=str.split, decode=' '.join)
+
+  def logprobs(self, mind, prompts, continuations, *, prefix):
+    self.read += [f'{p}{c}' for p, c in zip(prompts, continuations, strict=True)]
+    return [
+      np.array([0.0 if w in p.split() else -3.0 for w in c.split()])
+      for p, c in zip(prompts, continuations, strict=True)
+    ]
+
+
+def ids(recalled):
+  return [[r.experience.id for r in own] for own in recalled]
+
+
+def test_the_memory_that_makes_the_question_likeliest_comes_first():
+  recalled = [
+    [note(1, 'The bus is late'), note(2, 'The parrot is called Kiwi')],
+    [note(3, 'Hm')],
+    [],
+  ]
+  asked = ['Who is called Kiwi', 'What?', 'Why?']
+  decoder = Words()
+  assert ids(rerank.by_question(decoder, None, asked, recalled)) == [[2, 1], [3], []]
+  assert len(decoder.read) == 2  # what is alone is not read
+  assert decoder.read[0].endswith('Q: Who is called Kiwi\n')
+
+
+def test_a_correction_comes_along_and_nothing_else():
+  own = [note(1, 'old'), note(2, 'other'), note(3, 'new', corrects=1)]
+  assert ids([rerank.with_corrections(own, 1)]) == [[1, 3]]
+  assert ids([rerank.with_corrections(own[1:], 1)]) == [[2]]
+
+
+def test_evidence_is_what_the_notes_add_to_the_reply():
+  decoder, own = Words(), [[note(1, 'the parrot is Kiwi now')]] * 2
+  told, guessed = rerank.evidence(decoder, None, ['Who?'] * 2, own, ['Kiwi', 'Rex'])
+  assert told == pytest.approx(3.0) and guessed == pytest.approx(0.0)
+  assert rerank.evidence(decoder, None, [], [], []).size == 0
+
+
+def test_a_long_question_and_a_long_memory_are_cut_to_the_room_there_is():
+  base = weights.load(weights.ModelConfig(architecture='tiny', weights='random'))
+  room = len(base.tokenizer.encode(chat.NOTES_PREFIX)) + 200
+  mind, long = Mind(params=base.params), 'Who \U0001f99c is it? ' * 200
+  recalled = [[note(1, long), note(2, 'Kiwi')]]
+  for length in (room, 64):  # 64: not even room for the examples
+    decoder = Decoder(base.arch, base.tokenizer, cache_length=length)
+    (first,) = rerank.by_question(decoder, mind, [long], recalled)
+    assert sorted(ids([first])[0]) == [1, 2]
+    assert rerank.evidence(decoder, mind, [long], [first], ['Kiwi']).shape == (1,)
