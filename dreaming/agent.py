@@ -30,6 +30,7 @@ from dreaming.types import Dream, Experience, Generation
 if TYPE_CHECKING:  # a second of imports that only a night needs
   from dreaming.sleep import night
 
+_FOUND = 0.1  # cosine from which a search finds; what a question is about is judged otherwise
 _TURNS = 2  # of this conversation that a prompt repeats
 _FIRST_THOUGHT = 16  # tokens: enough to see whether the weights know an answer
 _RATED_AT_ONCE = 8  # experiences; each is ten rows
@@ -234,7 +235,8 @@ class Agent(Recollection):
   def memories(self, query: str | None = None, *, limit: int = 20) -> list[Experience]:
     """What comes to mind for a query, best first, or the latest experiences, newest first."""
     if query:
-      return [r.experience for r in self._recall(query, time.time())]
+      found = self._recall(query, time.time())
+      return [r.experience for r in found if r.relevance >= _FOUND]
     return self.diary.experiences(newest_first=True, limit=limit)
 
   def dreams(self, night: int | None = None) -> list[Dream]:
