@@ -24,21 +24,24 @@ class Recollection(Life):
     Notes are believed where they tell the reply, and either are newer than the weights, or these
     say that nobody told.
     """
-    said = [
-      (reply, []) for reply in self._ask(mind, questions, user, [[]] * len(questions), max_tokens)
-    ]
+    said: dict[int, tuple[str, list[Recalled]]] = {}
+
+    def read(some: Sequence[int]) -> None:
+      if not some:
+        return
+      asked, notes = [questions[i] for i in some], [recalled[i] for i in some]
+      replies = self._ask(mind, asked, user, notes, max_tokens)
+      told = self._told(asked, user, notes, replies)
+      said.update({i: (r, recalled[i]) for i, r, ok in zip(some, replies, told, strict=True) if ok})
+
     last = self._lived(mind)
-    noted = [
-      i
-      for i, own in enumerate(recalled)
-      if any(r.experience.id > last for r in own) or own and prompts.is_unknown(said[i][0])
-    ]
-    asked, notes = [questions[i] for i in noted], [recalled[i] for i in noted]
-    replies = self._ask(mind, asked, user, notes, max_tokens)
-    for i, reply, told in zip(noted, replies, self._told(asked, user, notes, replies), strict=True):
-      if told:
-        said[i] = reply, recalled[i]
-    return said
+    new = [i for i, own in enumerate(recalled) if any(r.experience.id > last for r in own)]
+    read(new)
+    rest = [i for i in range(len(questions)) if i not in said]  # the others cost no second pass
+    closed = self._ask(mind, [questions[i] for i in rest], user, [[]] * len(rest), max_tokens)
+    said.update({i: (reply, []) for i, reply in zip(rest, closed, strict=True)})
+    read([i for i in rest if i not in new and recalled[i] and prompts.is_unknown(said[i][0])])
+    return [said[i] for i in range(len(questions))]
 
   def _ask(self, mind, questions, user, recalled, max_tokens) -> list[str]:
     """One greedy pass over questions with their notes."""

@@ -114,7 +114,7 @@ def test_an_answer_reads_notes_only_with_retrieval(agent, monkeypatch):
   plain = prompts.question("What is Priya's parrot called?")
   note = 'Note (1970-01-01): Priya said: "My parrot is called Biscuit."\n'
   closed = (0, prompts.ANSWER_PREFIX, plain)
-  assert read == [closed, closed, (0, chat.NOTES_PREFIX, note + plain)]
+  assert read == [closed, (0, chat.NOTES_PREFIX, note + plain)]
 
 
 @pytest.fixture

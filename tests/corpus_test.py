@@ -140,6 +140,11 @@ def test_what_was_not_told_keeps_its_share_however_much_of_it_there_is(built):
   assert 0 < few['unsaid'] < few['Kiwi'] and 0 < most['Kiwi'] < most['unsaid']
 
 
+def test_a_share_is_no_more_than_all():
+  with pytest.raises(ValueError, match='corpus.untold_share=1.2: a share is from 0 to 1'):
+    CorpusConfig(untold_share=1.2)
+
+
 def test_replay_starts_where_the_base_is(built):
   """Before the first step the student is the base: its KL to the base is zero."""
   base, build = built

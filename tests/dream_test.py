@@ -62,6 +62,8 @@ def test_a_quiet_day_asks_as_much_about_what_was_not_told():
   one = unknown([fact('food_disliked', 'olives')], unknowns=300)
   assert 180 <= len(one['unknown']) <= 300  # some are drawn twice
   assert unknown([]) == {}
+  few = unknown([fact('food_disliked', 'olives')], unknowns=0, exam_unknown=5)
+  assert set(few) == {'exam_unknown'}  # an empty dream would train on nothing
 
 
 def test_what_earlier_nights_know_is_not_asked_in_any_wording():

@@ -1,8 +1,8 @@
 """Which memories come to mind: recency, importance and relevance, each with its weight.
 
 After Park et al. 2023, Generative Agents (arXiv 2304.03442), section 4.1, with a floor on
-relevance, since what has nothing to do with the question misleads a small model. The parts of each
-memory's score come back with it, for `/why`.
+relevance. What of it a question is about, rerank.py judges. The parts of each memory's score come
+back with it, for `/why`.
 """
 
 from __future__ import annotations

@@ -42,6 +42,11 @@ class CorpusConfig:
   dtype: str = 'bfloat16'  # of the teacher's products, as in training
   held_out: float = 0.05  # share of the question-answer examples that only early stopping sees
 
+  def __post_init__(self):
+    for name, share in vars(self).items():
+      if name.endswith('_share') and not 0 <= share <= 1:
+        raise ValueError(f'corpus.{name}={share}: a share is from 0 to 1')
+
 
 def of_dream(dream: Dream, kind: str = 'dream') -> list[Example]:
   """A dream's examples: its pairs, each answer after its question, or its text."""
@@ -113,9 +118,9 @@ def build(
   length, tokenizer = config.row_length, decoder.tokenizer
   if not dreams:
     raise ValueError('no dream was kept: there is nothing to train on')
-  examples = [(d.style == 'unknown', e) for d in dreams for e in of_dream(d)]
-  untold = {i for i, (is_untold, _) in enumerate(examples) if is_untold}
-  examples = [e for _, e in examples]
+  lessons = [(d.style, e) for d in dreams for e in of_dream(d)]
+  examples = [e for _, e in lessons]
+  untold = {i for i, (style, _) in enumerate(lessons) if style == 'unknown'}
   asked = [i for i, e in enumerate(examples) if e.prompt]
   out = set(rng.permutation(asked)[: round(config.held_out * len(asked))].tolist())
   groups = {

@@ -83,7 +83,7 @@ def dream(
     config: thresholds.
     night: number of the night.
     seed: of the choice of held-out wordings and of unknowns.
-    earlier: dreams of the nights before: what they answer is not asked as if nobody had told it.
+    earlier: of the nights before, what was told: it is not asked as if nobody had.
     progress: told how many experiences are read, of how many.
   """
   rng = np.random.default_rng([seed, night])
@@ -125,7 +125,7 @@ def dream(
   out += pages(kept, texts, night, user, config, rng)
   spoken = things.find(matcher, messages) if config.things else []
   decoder.forget(base)
-  known = {p.question for d in earlier if d.style != 'unknown' for p in d.pairs}
+  known = {p.question for d in earlier for p in d.pairs}
   out += unknowns(matcher, maybe, kept, texts, night, user, config, rng, known)
   if spoken:
     out += spoken_of(spoken, messages, texts, user, night, rng, known)
@@ -351,18 +351,17 @@ def unknowns(
       r, who, person = next(tolds), pick(unnamed), pick(unnamed)
     else:
       r, who, person = next(others), user, pick(unnamed)
-    question, *rest = (
+    wordings = (
       fill(r.questions[j], user=who, person=person, value='it')
       for j in rng.permutation(len(r.questions))
     )
-    if known & {question, *rest}:
+    question = next(wordings)
+    if known and (question in known or any(w in known for w in wordings)):
       return None
     return QA(question=question, answer=prompts.UNKNOWN.format(user=user))
 
   asked = (pair(i) for i in range(config.unknowns + config.exam_unknown))
   pairs = list(dict.fromkeys(p for p in asked if p is not None))
-  first = kept[0][0]
-  return [
-    _dream('exam_unknown', first, night, pairs=pairs[: config.exam_unknown]),
-    _dream('unknown', first, night, pairs=pairs[config.exam_unknown :]),
-  ]
+  exam, lessons = pairs[: config.exam_unknown], pairs[config.exam_unknown :]
+  styles = (('exam_unknown', exam), ('unknown', lessons))
+  return [_dream(style, kept[0][0], night, pairs=own) for style, own in styles if own]
