@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
+from absl import logging
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import Progress
@@ -29,6 +30,8 @@ def run(mode: str, config: ConfigDict) -> int:
   Raises:
     ValueError, OSError: in one line that names the value and the way out.
   """
+  if not logging.level_debug():  # --verbosity=1
+    logging.set_verbosity(logging.WARNING)  # Orbax tells a dozen lines of each checkpoint
   console = Console(highlight=False)
   lived = _days(config) if mode in ('live', 'examine') else []
   with Agent(config) as agent:

@@ -91,9 +91,10 @@ def show_facts(facts: Sequence[tuple[str, float]], console: Console) -> None:
   """Which facts the weights hold: (what was said, share of its questions answered rightly)."""
   if not facts:
     return
-  table = Table(title='Facts in the weights, diary closed', title_justify='left')
-  table.add_column('right', justify='right', min_width=5)
-  table.add_column('what was said', overflow='ellipsis', no_wrap=True)
+  table = Table(title='Facts in the weights, diary closed', title_justify='left', expand=True)
+  table.add_column('right', justify='right', no_wrap=True)
+  # A column that takes what is left: or else a narrow terminal leaves nothing of the other.
+  table.add_column('what was said', overflow='ellipsis', no_wrap=True, ratio=1)
   for said, share in facts:
     table.add_row(_percent(share), escape(' '.join(said.split())))
   console.print(table)
