@@ -150,7 +150,8 @@ class Agent(Recollection):
       mind = self.identity.mind(generation)
     speaker = user or self.life.user
     recalled = self._notes(questions, speaker, now) if retrieval else [[] for _ in questions]
-    return [said for said, _ in self._weighed(mind, questions, speaker, recalled, max_tokens)]
+    weighed = self._weighed(mind, questions, speaker, recalled, max_tokens)
+    return [said.reply for said in weighed]
 
   def rate(self, progress: Callable[[int, int], None] | None = None) -> int:
     """Scores the experiences that have no scores yet, and returns how many they were.
@@ -302,7 +303,7 @@ class Agent(Recollection):
     mind = self.identity.blue  # a swap in between does not change this reply
     turns = self._turns.setdefault(user, [])
     if recalled and asks:
-      ((_, recalled),) = self._weighed(mind, [text], user, [recalled], _FIRST_THOUGHT)
+      ((_, recalled, mind),) = self._weighed(mind, [text], user, [recalled], _FIRST_THOUGHT)
     prompt = self._prompt(text, user, recalled, turns[-_TURNS:])
     read = [
       p if isinstance(p, str) else self.base.tokenizer.decode(p)

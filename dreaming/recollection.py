@@ -3,44 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from dreaming.brain import chat, decode, prompts
 from dreaming.life import Life
 from dreaming.memory import recall as recall_lib
 from dreaming.memory import rerank
 from dreaming.memory.recall import Recalled
-from dreaming.types import Mind
+from dreaming.types import Experience, Mind
+
+
+class Weighed(NamedTuple):
+  reply: str
+  notes: list[Recalled]  # that it is from; none where the weights know better
+  mind: Mind  # whose words it is
 
 
 class Recollection(Life):
   """An identity that answers from its weights, its diary, or both."""
 
-  def _weighed(
-    self, mind, questions, user, recalled, max_tokens
-  ) -> list[tuple[str, list[Recalled]]]:
-    """Each question's reply and the notes that it is from: none where the weights know better.
+  def _weighed(self, mind: Mind, questions, user, recalled, max_tokens) -> list[Weighed]:
+    """Each question's reply, from the weights or from notes.
 
     Notes are believed where they tell the reply, and either are newer than the weights, or these
-    say that nobody told.
+    say that nobody told. Newer ones the base reads: what the weights hold would speak against them.
     """
-    said: dict[int, tuple[str, list[Recalled]]] = {}
+    said: dict[int, Weighed] = {}
 
-    def read(some: Sequence[int]) -> None:
+    def read(some: Sequence[int], reader: Mind) -> None:
       if not some:
         return
       asked, notes = [questions[i] for i in some], [recalled[i] for i in some]
-      replies = self._ask(mind, asked, user, notes, max_tokens)
+      replies = self._ask(reader, asked, user, notes, max_tokens)
       told = self._told(asked, user, notes, replies)
-      said.update({i: (r, recalled[i]) for i, r, ok in zip(some, replies, told, strict=True) if ok})
+      for i, reply, ok in zip(some, replies, told, strict=True):
+        if ok:
+          said[i] = Weighed(reply, recalled[i], reader)
 
     last = self._lived(mind)
     new = [i for i, own in enumerate(recalled) if any(r.experience.id > last for r in own)]
-    read(new)
+    read(new, mind if self._model.instruct else self.base_mind)
     rest = [i for i in range(len(questions)) if i not in said]  # the others cost no second pass
     closed = self._ask(mind, [questions[i] for i in rest], user, [[]] * len(rest), max_tokens)
-    said.update({i: (reply, []) for i, reply in zip(rest, closed, strict=True)})
-    read([i for i in rest if i not in new and recalled[i] and prompts.is_unknown(said[i][0])])
+    said.update({i: Weighed(reply, [], mind) for i, reply in zip(rest, closed, strict=True)})
+    old = [i for i in rest if i not in new and recalled[i]]
+    read([i for i in old if prompts.is_unknown(said[i].reply)], mind)
     return [said[i] for i in range(len(questions))]
 
   def _ask(self, mind, questions, user, recalled, max_tokens) -> list[str]:
@@ -58,16 +65,30 @@ class Recollection(Life):
         said[i] = text.strip()
     return said
 
-  def _recall(self, query: str, now: float) -> list[Recalled]:
-    return recall_lib.recall(self.diary, self.index, self.embedder, query, now, self._memory)
+  def _recall(self, query: str, now: float, **fields: Any) -> list[Recalled]:
+    memory = self.diary, self.index, self.embedder
+    return recall_lib.recall(*memory, query, now, self._memory, **fields)
 
   def _notes(self, questions: Sequence[str], user: str, now: float) -> list[list[Recalled]]:
-    """What each question is answered from: of what comes to mind what it is about."""
-    recalled = [self._recall(q, now) for q in questions]
+    """What each question is answered from: of what comes to mind what it is about.
+
+    What only asks tells nothing, and would be likest to the same question asked again. What was
+    said later nearly in the same words comes along: it may be a correction.
+    """
+
+    def tells(e: Experience) -> bool:
+      return not chat.only_asks(e.content)
+
+    recalled = [self._recall(q, now, worth=tells) for q in questions]
     if not self._model.instruct:  # a small base is easily distracted, and knows what is asked
       asked = [prompts.third_person(q, user) for q in questions]
       recalled = rerank.by_question(self.decoder, self.base_mind, asked, recalled)
-    return [rerank.with_corrections(own, self._memory.read_k) for own in recalled]
+    return [self._corrected(own[: self._memory.read_k], own) for own in recalled]
+
+  def _corrected(self, notes: list[Recalled], among: Sequence[Recalled]) -> list[Recalled]:
+    later = [recall_lib.correction(r, among, self.index, self._memory) for r in notes]
+    new = {r.experience.id: r for r in later if r is not None and r not in notes}
+    return [*notes, *new.values()]
 
   def _told(self, questions, user: str, recalled, replies: Sequence[str]) -> list[bool]:
     """Whether each reply is what its notes tell, and not what would be said without them."""

@@ -117,6 +117,22 @@ def test_an_answer_reads_notes_only_with_retrieval(agent, monkeypatch):
   assert read == [closed, (0, chat.NOTES_PREFIX, note + plain)]
 
 
+def test_a_question_is_answered_from_what_tells_and_from_what_corrects_it(agent, monkeypatch):
+  for i, said in enumerate([
+    'My appointment with the dentist is on the 12th of March.',
+    'When is my dentist appointment?',  # asked before: nothing is as near, and it tells nothing
+    'The bus was late today.',
+    'My appointment with the dentist is on the 26th of March now.',
+  ]):  # fmt: skip
+    agent.observe(said, now=1000.0 + i)
+  monkeypatch.setattr(
+    rerank, 'by_question',
+    lambda d, m, asked, recalled: [sorted(own, key=lambda r: r.experience.id) for own in recalled],
+  )  # fmt: skip
+  (notes,) = agent._notes(['When is my dentist appointment?'], 'Priya', 2000.0)
+  assert [r.experience.id for r in notes] == [1, 4]
+
+
 @pytest.fixture
 def told(agent, monkeypatch):
   """An agent of generation 1, made of experiences 1 and 2; notes reply 'Biscuit' if they tell."""
@@ -132,6 +148,8 @@ def told(agent, monkeypatch):
     return [own for _ in questions]
 
   def ask(mind, asked, user, recalled, n):
+    newer = any(r.experience.id > 2 for own in recalled for r in own)
+    assert not asked or mind.generation == (0 if newer else 1)  # the base reads what is newer
     return ['Biscuit' if own else known['weights'] for own in recalled]
 
   monkeypatch.setattr(agent.diary, 'generations', lambda: [made])
@@ -421,3 +439,20 @@ def test_days_take_commas_from_flags():
   c.life.days = ('a.json,',)
   with pytest.raises(ValueError, match='life.days'):
     configuration.days(c)
+
+
+@pytest.mark.parametrize(
+  ('message', 'only'),
+  [
+    ('What is my pet called?', True),
+    ('where do I live', True),
+    ('Hello, do you know  \n my name??', True),
+    ('I have a tuba, do you like it?', False),
+    ('My parrot is Kiwi. What do you think?', False),
+    ('Would you believe it? I have won!', False),
+    ('When I was five I lived in Goa.', False),
+    ('what ' + ', ' * 30_000 + 'a.', False),  # and in no time
+  ],
+)
+def test_what_only_asks_tells_nothing(message, only):
+  assert chat.only_asks(message) is only

@@ -14,11 +14,9 @@ from dreaming.memory.recall import Recalled
 from dreaming.types import Experience, Mind
 
 
-def note(id_, text, corrects=None):
+def note(id_, text):
   e = Experience(id=id_, time=0.0, kind='chat', speaker='Ana', content=text)
-  return Recalled(
-    experience=e, score=1.0, recency=1.0, importance=5.0, relevance=0.5, corrects=corrects
-  )
+  return Recalled(experience=e, score=1.0, recency=1.0, importance=5.0, relevance=0.5)
 
 
 class Words:
@@ -53,12 +51,6 @@ def test_the_memory_that_makes_the_question_likeliest_comes_first():
   assert ids(rerank.by_question(decoder, None, asked, recalled)) == [[2, 1], [3], []]
   assert len(decoder.read) == 2  # what is alone is not read
   assert decoder.read[0].endswith('Q: Who is called Kiwi\n')
-
-
-def test_a_correction_comes_along_and_nothing_else():
-  own = [note(1, 'old'), note(2, 'other'), note(3, 'new', corrects=1)]
-  assert ids([rerank.with_corrections(own, 1)]) == [[1, 3]]
-  assert ids([rerank.with_corrections(own[1:], 1)]) == [[2]]
 
 
 def test_evidence_is_what_the_notes_add_to_the_reply():

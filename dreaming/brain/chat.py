@@ -80,6 +80,13 @@ _UNMARKED = re.compile(
   re.IGNORECASE | re.DOTALL,
 )
 
+# One sentence that begins as a question does: "I have a tuba, haven't I?" tells something, too.
+_ASKS = re.compile(
+  r'(?:(?:and|but|so|well|hey|hi|hello|please)\b,? )*'
+  rf'(?:what|who|whom|whose|which|where|when|why|how|{_AUXILIARY})\b[^.!?]*(?:[.!?]\W*)?',
+  re.IGNORECASE,
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReplyPrompt:
@@ -102,6 +109,11 @@ def is_question(message: str) -> bool:
   """Whether a message asks: its last sentence ends with a question mark, or it begins like one."""
   message = message.strip().rstrip('"\'”’) ')
   return message.endswith('?') or _UNMARKED.fullmatch(message) is not None
+
+
+def only_asks(message: str) -> bool:
+  """Whether a message is one question and nothing else: what it asks for it cannot tell."""
+  return is_question(message) and _ASKS.fullmatch(' '.join(message.split())) is not None
 
 
 def reply_prompt(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -60,29 +60,39 @@ def recall(
   query: str,
   now: float,
   config: RecallConfig,
+  worth: Callable[[types.Experience], bool] = lambda e: True,
 ) -> list[Recalled]:
   """The memories for a query, best first, at most `recall_k` and possibly none.
 
   Of memories with the same words the newest counts. A memory that is chosen brings its newest near
   duplicate along, directly before it, and yields to it when there is one place only: a correction
-  must not stay behind what it corrects. Memories from after `now` count as of this moment.
+  must not stay behind what it corrects. Memories from after `now` count as of this moment; what is
+  not `worth` it does not come to mind.
   """
   if config.recall_k <= 0 or not len(index) or not query.strip():
     return []
   ranked = _rank(diary, index, index.cosines(embedder([query])[0]), now, config)
-  newest_first = sorted(ranked, key=lambda r: (-r.experience.time, -r.experience.id))
+  ranked = [r for r in ranked if worth(r.experience)]
   chosen: dict[int, Recalled] = {}
   for r in ranked:
     if len(chosen) == config.recall_k:
       break
     if r.experience.id in chosen:
       continue
-    newer = next((n for n in newest_first if _corrects(n, r, index, config)), None)
+    newer = correction(r, ranked, index, config)
     if newer is not None and newer.experience.id not in chosen:
       chosen[newer.experience.id] = dataclasses.replace(newer, corrects=r.experience.id)
     if len(chosen) < config.recall_k:
       chosen[r.experience.id] = r
   return list(chosen.values())
+
+
+def correction(
+  older: Recalled, among: Sequence[Recalled], index: Index, config: RecallConfig
+) -> Recalled | None:
+  """The newest that says nearly the same later."""
+  later = (n for n in among if _corrects(n, older, index, config))
+  return max(later, key=lambda n: (n.experience.time, n.experience.id), default=None)
 
 
 def lay_out(recalled: Sequence[Recalled]) -> str:

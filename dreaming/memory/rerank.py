@@ -48,13 +48,6 @@ def by_question(
   ]
 
 
-def with_corrections(recalled: Sequence[Recalled], count: int) -> list[Recalled]:
-  """The first `count`, and what came along since it corrects one of them."""
-  first = list(recalled[:count])
-  about = {r.experience.id for r in first}
-  return first + [r for r in recalled[count:] if r.corrects in about]
-
-
 def evidence(
   decoder: Decoder,
   mind: Mind,
