@@ -54,7 +54,10 @@ def get_config() -> ml_collections.ConfigDict:
   c.memory.recall_weights = (0.2, 0.2, 1.0)  # recency, importance, relevance
   c.memory.recency_half_life_hours = 72.0
   c.memory.min_relevance = 0.0  # cosine below which nothing is recalled
-  c.memory.min_evidence = 1.0  # nats a token that notes must add to what the weights do not know
+  c.memory.min_evidence = 2.6  # nats that speak for a reply from notes, from which it is given
+  c.memory.retell = (
+    True  # reply from a note with its sentence, retold, not with the word read in it
+  )
 
   # Sleeping: which experiences.
   c.select = ml_collections.ConfigDict()

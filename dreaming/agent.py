@@ -302,8 +302,10 @@ class Agent(Recollection):
     recalled = self._notes([text], user, now)[0] if reads else []
     mind = self.identity.blue  # a swap in between does not change this reply
     turns = self._turns.setdefault(user, [])
+    retold = ''
     if recalled and asks:
-      ((_, recalled, mind),) = self._weighed(mind, [text], user, [recalled], _FIRST_THOUGHT)
+      ((reply, recalled, mind),) = self._weighed(mind, [text], user, [recalled], _FIRST_THOUGHT)
+      retold = reply if recalled and self._retells else ''
     prompt = self._prompt(text, user, recalled, turns[-_TURNS:])
     read = [
       p if isinstance(p, str) else self.base.tokenizer.decode(p)
@@ -318,14 +320,15 @@ class Agent(Recollection):
     said = ''
     whole = False
     try:
-      for piece in self.decoder.stream(
+      live = self.decoder.stream(
         mind,
         prompt.text,
         max_tokens=self._decode.max_tokens,
         sampler=dataclasses.replace(self.sampler, seed=self.sampler.seed + len(turns)),
         prefix=prompt.prefix,
         stop=prompt.stop,
-      ):
+      )
+      for piece in [retold] if retold else live:
         piece = piece if said else piece.lstrip()
         said += piece
         if piece:

@@ -11,6 +11,8 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from dreaming.brain import sentences
+
 MAX_FILE_BYTES = 10_000_000
 
 
@@ -52,37 +54,6 @@ class Day:
 
 # --- Answers -------------------------------------------------------------------------------------
 
-# What closes a sentence: stops and closing quotes before white space or the end of the line.
-_STOP = re.compile(r'[.!?…]+["\'”’)\]]*(?=\s|$)')
-_INITIALS = re.compile(r'[^\W\d_](\.[^\W\d_])*')  # 'J', 'a.m', 'e.g', 'U.S'
-_TITLES = frozenset('dr mr mrs ms prof st mt rev gen capt vs ca approx'.split())
-_BEFORE_NUMBERS = frozenset('no nr jan feb mar apr jun jul aug sep sept oct nov dec'.split())
-
-
-def _goes_on(before: str, stop: str, after: str) -> bool:
-  """Whether the sentence goes on over `stop`: an abbreviation, a list number, an ellipsis."""
-  word = before.split()[-1].strip('("\'“‘[').casefold() if before.strip() else ''
-  if stop in ('...', '…'):
-    return after[:1].islower()
-  return stop == '.' and (
-    word in _TITLES
-    or _INITIALS.fullmatch(word) is not None
-    or (word in _BEFORE_NUMBERS and after[:1].isdigit())
-    or not any(c.isalpha() for c in before)
-  )
-
-
-def first_sentence(reply: str) -> str:
-  """Returns the first sentence: 'See Dr. Silva at 10 a.m. on Friday. Bye.' without its 'Bye.'
-
-  A line break always ends it; titles, initials, 'a.m.', '3.5' and 'No. 5' never do.
-  """
-  line = next((line.strip() for line in reply.splitlines() if line.strip()), '')
-  for stop in _STOP.finditer(line):
-    if not _goes_on(line[: stop.start()], stop.group(), line[stop.end() :].lstrip()):
-      return line[: stop.end()]
-  return line
-
 
 def _fold(text: str) -> str:
   text = unicodedata.normalize('NFC', unicodedata.normalize('NFC', text).casefold())
@@ -96,7 +67,7 @@ def is_right(reply: str, answers: Sequence[str]) -> bool:
   """
   if isinstance(answers, str):
     raise ValueError(f'answers is the text {answers!r}: pass a list of accepted answers')
-  sentence = _fold(first_sentence(reply))
+  sentence = _fold(sentences.first(reply))
   for answer in map(_fold, answers):
     left = r'(?<!\w)' + (r'(?<!\d[.,:])' if answer[:1].isdigit() else '')
     right = r'(?!\w)' + (r'(?![.,:]\d)' if answer[-1:].isdigit() else '')

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from dreaming.brain import chat, decode, prompts
 from dreaming.life import Life
 from dreaming.memory import recall as recall_lib
-from dreaming.memory import rerank
+from dreaming.memory import rerank, retell
 from dreaming.memory.recall import Recalled
 from dreaming.types import Experience, Mind
 
@@ -16,38 +16,47 @@ from dreaming.types import Experience, Mind
 class Weighed(NamedTuple):
   reply: str
   notes: list[Recalled]  # that it is from; none where the weights know better
-  mind: Mind  # whose words it is
+  mind: Mind  # that read them, or whose words it is
 
 
 class Recollection(Life):
   """An identity that answers from its weights, its diary, or both."""
 
+  @property
+  def _retells(self) -> bool:
+    """Whether notes are retold: an -it model says what it reads well enough itself."""
+    return self._memory.retell and not self._model.instruct
+
   def _weighed(self, mind: Mind, questions, user, recalled, max_tokens) -> list[Weighed]:
     """Each question's reply, from the weights or from notes.
 
     Notes are believed where they tell the reply, and either are newer than the weights, or these
-    say that nobody told. Newer ones the base reads: what the weights hold would speak against them.
+    say that nobody told. The base reads them: what nights taught would speak against them.
     """
     said: dict[int, Weighed] = {}
+    reader = mind if self._model.instruct else self.base_mind
 
-    def read(some: Sequence[int], reader: Mind) -> None:
+    def read(some: Sequence[int]) -> None:
       if not some:
         return
       asked, notes = [questions[i] for i in some], [recalled[i] for i in some]
       replies = self._ask(reader, asked, user, notes, max_tokens)
       told = self._told(asked, user, notes, replies)
-      for i, reply, ok in zip(some, replies, told, strict=True):
-        if ok:
-          said[i] = Weighed(reply, recalled[i], reader)
+      found = [(i, reply) for i, reply, ok in zip(some, replies, told, strict=True) if ok]
+      which, replies = [i for i, _ in found], [reply for _, reply in found]
+      if self._retells:
+        replies = self._retold(replies, [recalled[i] for i in which], user)
+      for i, reply in zip(which, replies, strict=True):
+        said[i] = Weighed(reply, recalled[i], reader)
 
     last = self._lived(mind)
     new = [i for i, own in enumerate(recalled) if any(r.experience.id > last for r in own)]
-    read(new, mind if self._model.instruct else self.base_mind)
+    read(new)
     rest = [i for i in range(len(questions)) if i not in said]  # the others cost no second pass
     closed = self._ask(mind, [questions[i] for i in rest], user, [[]] * len(rest), max_tokens)
     said.update({i: Weighed(reply, [], mind) for i, reply in zip(rest, closed, strict=True)})
     old = [i for i in rest if i not in new and recalled[i]]
-    read([i for i in old if prompts.is_unknown(said[i].reply)], mind)
+    read([i for i in old if prompts.is_unknown(said[i].reply)])
     return [said[i] for i in range(len(questions))]
 
   def _ask(self, mind, questions, user, recalled, max_tokens) -> list[str]:
@@ -97,6 +106,16 @@ class Recollection(Life):
     asked = [prompts.third_person(q, user) for q in questions]
     added = rerank.evidence(self.decoder, self.base_mind, asked, recalled, replies)
     return [bool(x >= self._memory.min_evidence) for x in added]
+
+  def _retold(self, replies: Sequence[str], notes, user: str) -> list[str]:
+    """Replies that were read, each as the sentence it was read from, told of who said it."""
+    near = [
+      retell.nearest(reply, [r.experience for r in own])
+      for reply, own in zip(replies, notes, strict=True)
+    ]
+    told = [(s, e.speaker or user) for e, s in filter(None, near)]
+    texts = iter(retell.of_user(self.decoder, self.base_mind, told))
+    return [reply if n is None else next(texts) for reply, n in zip(replies, near, strict=True)]
 
   def _lived(self, mind: Mind) -> int:
     """The last experience that a mind's weights were made of."""

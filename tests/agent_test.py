@@ -110,7 +110,7 @@ def test_an_answer_reads_notes_only_with_retrieval(agent, monkeypatch):
   question = 'What is my parrot called?'
   assert agent.answer([question], generation=0) == ['Biscuit']
   monkeypatch.setattr(rerank, 'evidence', lambda d, m, asked, *_: np.full(len(asked), 9.0))
-  assert agent.answer([question], retrieval=True) == ['Biscuit']
+  assert agent.answer([question], retrieval=True) == ["Priya's parrot is called Biscuit."]
   plain = prompts.question("What is Priya's parrot called?")
   note = 'Note (1970-01-01): Priya said: "My parrot is called Biscuit."\n'
   closed = (0, prompts.ANSWER_PREFIX, plain)
@@ -138,18 +138,23 @@ def told(agent, monkeypatch):
   """An agent of generation 1, made of experiences 1 and 2; notes reply 'Biscuit' if they tell."""
   made = types.SimpleNamespace(number=1, manifest=types.SimpleNamespace(sources=(1, 2)))
   serving = Mind(params={}, generation=1)
-  known = {'weights': 'Priya has not told me.', 'evidence': 2.0, 'ids': [1]}
+  known = {'weights': 'Priya has not told me.', 'evidence': 4.0, 'ids': [1]}
 
   def notes(questions, user, now):
     own = [
-      Recalled(experience=experience(i, 'x'), score=1.0, recency=1.0, importance=5.0, relevance=1.0)
+      Recalled(
+        experience=experience(i, 'Hm. It is Biscuit.'),
+        score=1.0,
+        recency=1.0,
+        importance=5.0,
+        relevance=1.0,
+      )
       for i in known['ids']
     ]
     return [own for _ in questions]
 
   def ask(mind, asked, user, recalled, n):
-    newer = any(r.experience.id > 2 for own in recalled for r in own)
-    assert not asked or mind.generation == (0 if newer else 1)  # the base reads what is newer
+    assert not asked or mind.generation == (0 if any(recalled) else 1)  # the base reads notes
     return ['Biscuit' if own else known['weights'] for own in recalled]
 
   monkeypatch.setattr(agent.diary, 'generations', lambda: [made])
@@ -165,12 +170,12 @@ def told(agent, monkeypatch):
 @pytest.mark.parametrize(
   ('weights', 'evidence', 'ids', 'reply'),
   [
-    ('Priya has not told me.', 2.0, [1], 'Biscuit'),  # the weights know nothing, a note does
-    ('Kiwi', 2.0, [1], 'Kiwi'),  # the weights were made of that note
-    ('Kiwi', 2.0, [3, 1], 'Biscuit'),  # a note is newer
+    ('Priya has not told me.', 4.0, [1], 'It is Biscuit.'),  # the weights know nothing, a note does
+    ('Kiwi', 4.0, [1], 'Kiwi'),  # the weights were made of that note
+    ('Kiwi', 4.0, [3, 1], 'It is Biscuit.'),  # a note is newer
     ('Kiwi', 0.5, [3], 'Kiwi'),  # newer, and tells nothing
     ('Priya has not told me.', 0.5, [1], 'Priya has not told me.'),
-    ('Kiwi', 2.0, [], 'Kiwi'),
+    ('Kiwi', 4.0, [], 'Kiwi'),
   ],
 )
 def test_notes_count_where_they_tell_what_the_weights_do_not_know(
@@ -180,6 +185,17 @@ def test_notes_count_where_they_tell_what_the_weights_do_not_know(
   known.update(weights=weights, evidence=evidence, ids=ids)
   assert agent.answer(['What is it?'], retrieval=True) == [reply]
   assert agent.answer(['What is it?']) == [weights]
+
+
+def test_what_a_note_tells_is_said_and_logged_as_it_was_told(told):
+  agent, known = told
+  known.update(ids=[3])
+  agent.observe('It is Biscuit.', now=1000.0)
+  assert list(agent.reply('What is it?', now=2000.0, stream=True)) == ['It is Biscuit.']
+  logged = agent.diary.experiences()[-1]
+  assert logged.response == 'It is Biscuit.' and logged.metadata['generation'] == 0
+  agent._memory = dataclasses.replace(agent._memory, retell=False)
+  assert agent.answer(['What is it?'], retrieval=True) == ['Biscuit']
 
 
 def test_a_reply_that_is_left_early_keeps_the_message(agent, monkeypatch):
@@ -345,6 +361,7 @@ def test_a_question_without_notes_is_in_the_very_format_that_nights_train():
     ('Which town am I longing for?', 'Which town is Priya longing for?'),
     ('Where have I been since I\u2019m here?', 'Where has Priya been since Priya is here?'),
     ('Is it mine?', "Is it Priya's?"),
+    ('In May I did what?', 'In May Priya did what?'),
     ('Who won World War I, and should I know?', 'Who won World War I, and should Priya know?'),
     ('Who is Amy to Mimi, in Meran?', 'Who is Amy to Mimi, in Meran?'),
   ],

@@ -7,7 +7,7 @@ import types
 import numpy as np
 import pytest
 
-from dreaming.brain import chat, weights
+from dreaming.brain import chat, prompts, weights
 from dreaming.brain.decode import Decoder
 from dreaming.memory import rerank
 from dreaming.memory.recall import Recalled
@@ -53,11 +53,22 @@ def test_the_memory_that_makes_the_question_likeliest_comes_first():
   assert decoder.read[0].endswith('Q: Who is called Kiwi\n')
 
 
-def test_evidence_is_what_the_notes_add_to_the_reply():
-  decoder, own = Words(), [[note(1, 'the parrot is Kiwi now')]] * 2
-  told, guessed = rerank.evidence(decoder, None, ['Who?'] * 2, own, ['Kiwi', 'Rex'])
+def test_evidence_is_what_the_notes_add_to_the_reply_and_some_of_what_they_add_to_the_question():
+  decoder = Words()
+  own = [[note(1, 'the parrot is Kiwi now')]] * 3
+  asked, replies = ['Who?', 'Who?', 'parrot is Who?'], ['Kiwi', 'Rex', 'Kiwi']
+  told, guessed, near = rerank.evidence(decoder, None, asked, own, replies)
   assert told == pytest.approx(3.0) and guessed == pytest.approx(0.0)
+  assert near == pytest.approx(told + 0.1 * 2 * 3.0)
   assert rerank.evidence(decoder, None, [], [], []).size == 0
+
+
+def test_question_and_reply_are_told_apart_by_their_tokens():
+  base = weights.load(weights.ModelConfig(architecture='tiny', weights='random'))
+  for text in ('Who is it?', 'When, at 9 or 10?', "Where\u2019s Zsófi's \U0001f99c?"):
+    asked, reply = f' {text}\n{prompts.ANSWER}', ' Zsófi 19.\n'
+    encode = base.tokenizer.encode
+    assert encode(asked + reply) == encode(asked) + encode(reply)
 
 
 def test_a_long_question_and_a_long_memory_are_cut_to_the_room_there_is():

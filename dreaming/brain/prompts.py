@@ -61,7 +61,17 @@ _ANY_FIRST_PERSON = re.compile(
   re.IGNORECASE,
 )
 
-_NUMERAL_AFTER = re.compile(r'\w\s+[A-Z]\w*\s+$')  # 'who won World War I', 'where was Otto I'
+_DATES = (
+  '(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)days?|January|February|March|April|May|June|July|August|'
+  'September|October|November|December'
+)
+# 'who won World War I', 'where was Otto I', but not 'on Mondays I'.
+_NUMERAL_AFTER = re.compile(rf'\w\s+(?!(?:{_DATES})\b)[A-Z]\w*\s+$')
+
+
+def is_numeral(before: str) -> bool:
+  """Whether an 'I' after that text counts ('World War I') and is nobody."""
+  return _NUMERAL_AFTER.search(before) is not None
 
 
 def third_person(text: str, user: str) -> str:
@@ -71,7 +81,7 @@ def third_person(text: str, user: str) -> str:
   """
 
   def about(match: re.Match[str]) -> str:
-    if match.group() == 'I' and _NUMERAL_AFTER.search(match.string[: match.start()]):
+    if match.group() == 'I' and is_numeral(match.string[: match.start()]):
       return 'I'
     number = int(match.lastgroup.removeprefix('p'))
     said = _FIRST_PERSON[number][1].format(user)

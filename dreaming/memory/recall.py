@@ -29,7 +29,8 @@ class RecallConfig:
   recall_weights: tuple[float, float, float] = (0.2, 0.2, 1.0)  # recency, importance, relevance
   recency_half_life_hours: float = 72.0
   min_relevance: float = 0.0  # cosine
-  min_evidence: float = 1.0  # nats a token that notes must add to a reply that the weights lack
+  min_evidence: float = 2.6  # nats for a reply from notes: see rerank.evidence
+  retell: bool = True  # reply with the sentence that was read, not with the word: see retell.py
   near_duplicate: float = 0.6  # cosine from which a newer memory may correct an older one
 
   def __post_init__(self):

@@ -17,6 +17,7 @@ from dreaming.brain.decode import Decoder
 from dreaming.memory.recall import Recalled
 from dreaming.types import Mind
 
+_OF_QUESTION = 0.1  # of the question's gain; of 0 to 0.2 it tells told from untold as well as any
 _LEAST = 24  # tokens of a memory and of a question: with room for less there is no judging
 
 
@@ -55,7 +56,10 @@ def evidence(
   recalled: Sequence[Sequence[Recalled]],
   replies: Sequence[str],
 ) -> np.ndarray:
-  """What notes add to the log-likelihood of replies, nats a token, Float['Q']; inf if untold.
+  """How much speaks for replies that were read out of notes, Float['Q'], nats; inf if untold.
+
+  What the notes add to the log-likelihood of the reply, for each of its tokens, and a tenth of what
+  they add to that of the question: who is asked about what was told is asked in its sense.
 
   Args:
     decoder: of the mind's architecture.
@@ -67,13 +71,17 @@ def evidence(
   cut = _cutter(decoder)
   if not questions or cut is None:
     return np.full(len(questions), np.inf)
-  asked = [prompts.question(cut(q)) for q in questions]
-  said = [f' {r}\n' for r in replies]
-  notes = [cut(chat.notes([r.experience for r in own]).rstrip()) + '\n' for own in recalled]
-  noted = [n + q for n, q in zip(notes, asked, strict=True)]
-  read = decoder.logprobs(mind, noted, said, prefix=chat.NOTES_PREFIX)
-  closed = decoder.logprobs(mind, asked, said, prefix=prompts.ANSWER_PREFIX)
-  return np.array([np.mean(a) - np.mean(b) for a, b in zip(read, closed, strict=True)])
+  ask = prompts.QUESTION.rstrip()
+  asked = [prompts.question(cut(q)).removeprefix(ask) for q in questions]
+  said = [f'{q} {r}\n' for q, r in zip(asked, replies, strict=True)]
+  notes = [cut(chat.notes([r.experience for r in own]).rstrip()) + f'\n{ask}' for own in recalled]
+  read = decoder.logprobs(mind, notes, said, prefix=chat.NOTES_PREFIX)
+  closed = decoder.logprobs(mind, [ask] * len(said), said, prefix=prompts.ANSWER_PREFIX)
+  out = []
+  for question, with_notes, without in zip(asked, read, closed, strict=True):
+    gains, n = with_notes - without, len(decoder.tokenizer.encode(question))
+    out.append(np.mean(gains[n:]) + _OF_QUESTION * np.sum(gains[:n]))
+  return np.array(out)
 
 
 def _cutter(decoder: Decoder) -> Callable[[str], str] | None:
