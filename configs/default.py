@@ -55,6 +55,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.memory.recency_half_life_hours = 72.0
   c.memory.min_relevance = 0.0  # cosine below which nothing is recalled
   c.memory.min_evidence = 2.6  # nats that speak for a reply from notes, from which it is given
+  c.memory.sure_evidence = 3.6  # from which it is given whatever the weights say
   c.memory.retell = (
     True  # reply from a note with its sentence, retold, not with the word read in it
   )

@@ -30,34 +30,51 @@ class Recollection(Life):
   def _weighed(self, mind: Mind, questions, user, recalled, max_tokens) -> list[Weighed]:
     """Each question's reply, from the weights or from notes.
 
-    Notes are believed where they tell the reply, and either are newer than the weights, or these
-    say that nobody told. The base reads them: what nights taught would speak against them.
+    Notes are believed where they tell the reply, and are newer than the weights, or these say that
+    nobody told; or where they tell it beyond doubt. A pretrained model's base reads them: what
+    nights taught would speak against them.
     """
-    said: dict[int, Weighed] = {}
     reader = mind if self._model.instruct else self.base_mind
-
-    def read(some: Sequence[int]) -> None:
-      if not some:
-        return
-      asked, notes = [questions[i] for i in some], [recalled[i] for i in some]
-      replies = self._ask(reader, asked, user, notes, max_tokens)
-      told = self._told(asked, user, notes, replies)
-      found = [(i, reply) for i, reply, ok in zip(some, replies, told, strict=True) if ok]
-      which, replies = [i for i, _ in found], [reply for _, reply in found]
-      if self._retells:
-        replies = self._retold(replies, [recalled[i] for i in which], user)
-      for i, reply in zip(which, replies, strict=True):
-        said[i] = Weighed(reply, recalled[i], reader)
-
+    least, sure = self._memory.min_evidence, self._memory.sure_evidence
     last = self._lived(mind)
-    new = [i for i, own in enumerate(recalled) if any(r.experience.id > last for r in own)]
-    read(new)
-    rest = [i for i in range(len(questions)) if i not in said]  # the others cost no second pass
+    noted = [i for i, own in enumerate(recalled) if own]
+    read, evidence = self._read(reader, questions, user, recalled, noted, max_tokens)
+    newer = {i for i in noted if any(r.experience.id > last for r in recalled[i])}
+    told = [i for i in noted if evidence[i] >= (least if i in newer else sure)]
+    rest = sorted({*range(len(questions))} - {*told})  # the others cost no second pass
     closed = self._ask(mind, [questions[i] for i in rest], user, [[]] * len(rest), max_tokens)
-    said.update({i: Weighed(reply, [], mind) for i, reply in zip(rest, closed, strict=True)})
-    old = [i for i in rest if i not in new and recalled[i]]
-    read([i for i in old if prompts.is_unknown(said[i].reply)])
+    said = {i: Weighed(reply, [], mind) for i, reply in zip(rest, closed, strict=True)}
+    unsaid = (i for i in rest if i in evidence and prompts.is_unknown(said[i].reply))
+    told += [i for i in unsaid if evidence[i] >= least]
+    replies = [read[i] for i in told]
+    if self._retells:
+      replies = self._retold(replies, [recalled[i] for i in told], user)
+    for i, reply in zip(told, replies, strict=True):
+      said[i] = Weighed(reply, recalled[i], reader)
     return [said[i] for i in range(len(questions))]
+
+  def _read(
+    self, reader: Mind, questions, user: str, recalled, which: Sequence[int], max_tokens
+  ) -> tuple[dict[int, str], dict[int, float]]:
+    """Replies read out of notes, and how much speaks for each."""
+    asked, notes = [questions[i] for i in which], [recalled[i] for i in which]
+    replies = self._ask(reader, asked, user, notes, max_tokens)
+    if self._model.instruct:  # it has judged itself, and knows what nights taught
+      evidence = [self._memory.min_evidence] * len(which)
+    else:
+      asked = [prompts.third_person(q, user) for q in asked]
+      evidence = rerank.evidence(self.decoder, self.base_mind, asked, notes, replies)
+    return dict(zip(which, replies, strict=True)), dict(zip(which, evidence, strict=True))
+
+  def _retold(self, replies: Sequence[str], notes, user: str) -> list[str]:
+    """Replies that were read, each as the sentence it was read from, told of who said it."""
+    near = [
+      retell.nearest(reply, [r.experience for r in own])
+      for reply, own in zip(replies, notes, strict=True)
+    ]
+    told = [(s, e.speaker or user) for e, s in filter(None, near)]
+    texts = iter(retell.of_user(self.decoder, self.base_mind, told))
+    return [reply if n is None else next(texts) for reply, n in zip(replies, near, strict=True)]
 
   def _ask(self, mind, questions, user, recalled, max_tokens) -> list[str]:
     """One greedy pass over questions with their notes."""
@@ -98,24 +115,6 @@ class Recollection(Life):
     later = [recall_lib.correction(r, among, self.index, self._memory) for r in notes]
     new = {r.experience.id: r for r in later if r is not None and r not in notes}
     return [*notes, *new.values()]
-
-  def _told(self, questions, user: str, recalled, replies: Sequence[str]) -> list[bool]:
-    """Whether each reply is what its notes tell, and not what would be said without them."""
-    if self._model.instruct:
-      return [True] * len(questions)
-    asked = [prompts.third_person(q, user) for q in questions]
-    added = rerank.evidence(self.decoder, self.base_mind, asked, recalled, replies)
-    return [bool(x >= self._memory.min_evidence) for x in added]
-
-  def _retold(self, replies: Sequence[str], notes, user: str) -> list[str]:
-    """Replies that were read, each as the sentence it was read from, told of who said it."""
-    near = [
-      retell.nearest(reply, [r.experience for r in own])
-      for reply, own in zip(replies, notes, strict=True)
-    ]
-    told = [(s, e.speaker or user) for e, s in filter(None, near)]
-    texts = iter(retell.of_user(self.decoder, self.base_mind, told))
-    return [reply if n is None else next(texts) for reply, n in zip(replies, near, strict=True)]
 
   def _lived(self, mind: Mind) -> int:
     """The last experience that a mind's weights were made of."""

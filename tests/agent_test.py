@@ -138,7 +138,7 @@ def told(agent, monkeypatch):
   """An agent of generation 1, made of experiences 1 and 2; notes reply 'Biscuit' if they tell."""
   made = types.SimpleNamespace(number=1, manifest=types.SimpleNamespace(sources=(1, 2)))
   serving = Mind(params={}, generation=1)
-  known = {'weights': 'Priya has not told me.', 'evidence': 4.0, 'ids': [1]}
+  known = {'weights': 'Priya has not told me.', 'evidence': 3.0, 'ids': [1]}
 
   def notes(questions, user, now):
     own = [
@@ -170,12 +170,13 @@ def told(agent, monkeypatch):
 @pytest.mark.parametrize(
   ('weights', 'evidence', 'ids', 'reply'),
   [
-    ('Priya has not told me.', 4.0, [1], 'It is Biscuit.'),  # the weights know nothing, a note does
-    ('Kiwi', 4.0, [1], 'Kiwi'),  # the weights were made of that note
-    ('Kiwi', 4.0, [3, 1], 'It is Biscuit.'),  # a note is newer
+    ('Priya has not told me.', 3.0, [1], 'It is Biscuit.'),  # the weights know nothing, a note does
+    ('Kiwi', 3.0, [1], 'Kiwi'),  # the weights were made of that note
+    ('Kiwi', 4.0, [1], 'It is Biscuit.'),  # it tells that beyond doubt
+    ('Kiwi', 3.0, [3, 1], 'It is Biscuit.'),  # a note is newer
     ('Kiwi', 0.5, [3], 'Kiwi'),  # newer, and tells nothing
     ('Priya has not told me.', 0.5, [1], 'Priya has not told me.'),
-    ('Kiwi', 4.0, [], 'Kiwi'),
+    ('Kiwi', 3.0, [], 'Kiwi'),
   ],
 )
 def test_notes_count_where_they_tell_what_the_weights_do_not_know(

@@ -30,6 +30,7 @@ class RecallConfig:
   recency_half_life_hours: float = 72.0
   min_relevance: float = 0.0  # cosine
   min_evidence: float = 2.6  # nats for a reply from notes: see rerank.evidence
+  sure_evidence: float = 3.6  # for one that counts more than what the weights say
   retell: bool = True  # reply with the sentence that was read, not with the word: see retell.py
   near_duplicate: float = 0.6  # cosine from which a newer memory may correct an older one
 
