@@ -56,9 +56,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.memory.min_relevance = 0.0  # cosine below which nothing is recalled
   c.memory.min_evidence = 2.6  # nats that speak for a reply from notes, from which it is given
   c.memory.sure_evidence = 3.6  # from which it is given whatever the weights say
-  c.memory.retell = (
-    True  # reply from a note with its sentence, retold, not with the word read in it
-  )
+  c.memory.retell = True  # reply with the note's sentence, not with the word read in it
 
   # Sleeping: which experiences.
   c.select = ml_collections.ConfigDict()

@@ -38,15 +38,19 @@ class Recollection(Life):
     least, sure = self._memory.min_evidence, self._memory.sure_evidence
     last = self._lived(mind)
     noted = [i for i, own in enumerate(recalled) if own]
-    read, evidence = self._read(reader, questions, user, recalled, noted, max_tokens)
     newer = {i for i in noted if any(r.experience.id > last for r in recalled[i])}
-    told = [i for i in noted if evidence[i] >= (least if i in newer else sure)]
+    # What an -it model reads is never beyond doubt: older notes it reads where they are needed.
+    first = [i for i in noted if i in newer or not self._model.instruct]
+    read = self._read(reader, questions, user, recalled, first, max_tokens)
+    told = [i for i in first if read[i][1] >= (least if i in newer else sure)]
     rest = sorted({*range(len(questions))} - {*told})  # the others cost no second pass
     closed = self._ask(mind, [questions[i] for i in rest], user, [[]] * len(rest), max_tokens)
     said = {i: Weighed(reply, [], mind) for i, reply in zip(rest, closed, strict=True)}
-    unsaid = (i for i in rest if i in evidence and prompts.is_unknown(said[i].reply))
-    told += [i for i in unsaid if evidence[i] >= least]
-    replies = [read[i] for i in told]
+    unsaid = [i for i in rest if recalled[i] and prompts.is_unknown(said[i].reply)]
+    late = [i for i in unsaid if i not in read]
+    read |= self._read(reader, questions, user, recalled, late, max_tokens)
+    told += [i for i in unsaid if read[i][1] >= least]
+    replies = [read[i][0] for i in told]
     if self._retells:
       replies = self._retold(replies, [recalled[i] for i in told], user)
     for i, reply in zip(told, replies, strict=True):
@@ -55,8 +59,8 @@ class Recollection(Life):
 
   def _read(
     self, reader: Mind, questions, user: str, recalled, which: Sequence[int], max_tokens
-  ) -> tuple[dict[int, str], dict[int, float]]:
-    """Replies read out of notes, and how much speaks for each."""
+  ) -> dict[int, tuple[str, float]]:
+    """Replies read out of notes, and how much speaks for each, nats."""
     asked, notes = [questions[i] for i in which], [recalled[i] for i in which]
     replies = self._ask(reader, asked, user, notes, max_tokens)
     if self._model.instruct:  # it has judged itself, and knows what nights taught
@@ -64,7 +68,7 @@ class Recollection(Life):
     else:
       asked = [prompts.third_person(q, user) for q in asked]
       evidence = rerank.evidence(self.decoder, self.base_mind, asked, notes, replies)
-    return dict(zip(which, replies, strict=True)), dict(zip(which, evidence, strict=True))
+    return dict(zip(which, zip(replies, evidence, strict=True), strict=True))
 
   def _retold(self, replies: Sequence[str], notes, user: str) -> list[str]:
     """Replies that were read, each as the sentence it was read from, told of who said it."""

@@ -188,6 +188,23 @@ def test_notes_count_where_they_tell_what_the_weights_do_not_know(
   assert agent.answer(['What is it?']) == [weights]
 
 
+def test_an_instructed_model_reads_older_notes_only_where_it_knows_nothing(told, monkeypatch):
+  agent, known = told
+  read = []
+
+  def ask(mind, asked, user, recalled, n):
+    read.extend((mind.generation, bool(own)) for own in recalled)
+    return ['Biscuit' if own else known['weights'] for own in recalled]
+
+  monkeypatch.setattr(agent, '_model', dataclasses.replace(agent._model, instruct=True))
+  monkeypatch.setattr(agent, '_ask', ask)
+  known.update(weights='Kiwi')
+  assert agent.answer(['What is it?'], retrieval=True) == ['Kiwi'] and read == [(1, False)]
+  known.update(weights='Priya has not told me.')
+  assert agent.answer(['What is it?'], retrieval=True) == ['Biscuit']
+  assert read[1:] == [(1, False), (1, True)]
+
+
 def test_what_a_note_tells_is_said_and_logged_as_it_was_told(told):
   agent, known = told
   known.update(ids=[3])

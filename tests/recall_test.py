@@ -142,7 +142,12 @@ def test_a_message_cannot_pretend_to_be_two_memories(world):
 
 
 @pytest.mark.parametrize(
-  'bad', [{'recall_weights': (1.0, -1.0, 0.0)}, {'recency_half_life_hours': 0.0}]
+  'bad',
+  [
+    {'recall_weights': (1.0, -1.0, 0.0)},
+    {'recency_half_life_hours': 0.0},
+    {'sure_evidence': 1.0, 'min_evidence': 2.0},
+  ],
 )
 def test_bad_configs_are_refused(bad):
   with pytest.raises(ValueError, match=f'memory.{next(iter(bad))}'):

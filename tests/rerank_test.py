@@ -7,8 +7,9 @@ import types
 import numpy as np
 import pytest
 
-from dreaming.brain import chat, prompts, weights
+from dreaming.brain import chat, gguf, prompts, weights
 from dreaming.brain.decode import Decoder
+from dreaming.brain.tokenizer import Tokenizer
 from dreaming.memory import rerank
 from dreaming.memory.recall import Recalled
 from dreaming.types import Experience, Mind
@@ -63,12 +64,13 @@ def test_evidence_is_what_the_notes_add_to_the_reply_and_some_of_what_they_add_t
   assert rerank.evidence(decoder, None, [], [], []).size == 0
 
 
+@pytest.mark.real
 def test_question_and_reply_are_told_apart_by_their_tokens():
-  base = weights.load(weights.ModelConfig(architecture='tiny', weights='random'))
+  encode = Tokenizer(gguf.load(gguf.EMBEDDED, weights.default_cache())[1]).encode
   for text in ('Who is it?', 'When, at 9 or 10?', "Where\u2019s Zsófi's \U0001f99c?"):
-    asked, reply = f' {text}\n{prompts.ANSWER}', ' Zsófi 19.\n'
-    encode = base.tokenizer.encode
-    assert encode(asked + reply) == encode(asked) + encode(reply)
+    for reply in (' Zsófi 19.\n', ' a cat\n', ' \n'):
+      asked = prompts.question(text).removeprefix(prompts.QUESTION.rstrip())
+      assert encode(asked + reply)[: len(encode(asked))] == encode(asked)
 
 
 def test_a_long_question_and_a_long_memory_are_cut_to_the_room_there_is():

@@ -37,6 +37,11 @@ class RecallConfig:
   def __post_init__(self):
     if len(self.recall_weights) != 3 or min(self.recall_weights) < 0:
       raise ValueError(f'memory.recall_weights are three numbers >= 0, not {self.recall_weights}')
+    if not self.min_evidence <= self.sure_evidence:
+      raise ValueError(
+        f'memory.sure_evidence is {self.sure_evidence}, less than memory.min_evidence, '
+        f'{self.min_evidence}: raise the one or lower the other'
+      )
     if not self.recency_half_life_hours > 0:
       raise ValueError(
         f'memory.recency_half_life_hours is {self.recency_half_life_hours}: take more than 0'
