@@ -59,6 +59,29 @@ def test_so_it_is_layer_by_layer_on_accelerators(monkeypatch):
     assert np.allclose(got, want, atol=1e-4)
 
 
+@pytest.mark.parametrize('apart', [False, True])
+def test_a_kept_context_changes_nothing_but_what_is_read(monkeypatch, apart):
+  """However many contexts there are, and whether their keys and values are kept or not."""
+  monkeypatch.setattr(scoring, '_CONTEXTS', 2 if apart else 4)
+  reads, scorer, asked = [], Scorer(ARCH), texts(40)
+  read = scorer._read
+  monkeypatch.setattr(scorer, '_read', lambda *a: reads.append(a[1].shape) or read(*a))
+  for _ in range(2):
+    for got, text in zip(scorer(PARAMS, asked), asked, strict=True):
+      assert np.allclose(got, alone(text), atol=1e-4)
+  assert reads == ([] if apart else [(1, 64), (1, 64)])  # of () there is nothing to keep
+  scorer(weights._random(ARCH, 1), asked)
+  assert len(reads) == (0 if apart else 4)  # another mind reads for itself
+
+
+def test_few_contexts_are_kept(monkeypatch):
+  monkeypatch.setattr(scoring, '_KEPT', 2)
+  scorer = Scorer(ARCH)
+  for i in range(1, 4):
+    scorer(PARAMS, [Asked((i, i), (4,), (5, 6))])
+  assert list(scorer._kept) == [(2, 2), (3, 3)]
+
+
 def test_among_a_shortlist():
   among = np.arange(0, 256, 2)
   asked = [dataclasses.replace(t, tail=tuple(x // 2 * 2 for x in t.tail)) for t in texts(9)]
@@ -93,7 +116,7 @@ def test_a_row_of_logits_is_made_once_for_all_its_tokens(monkeypatch):
   monkeypatch.setattr(scoring, '_chunk', lambda *a: made.append(len(a[2])) or chunk(*a))
   asked = [Asked((), (1, 2, 3), (i,)) for i in range(1, 200)]
   got = Scorer(ARCH)(PARAMS, asked)
-  assert made == [scoring._CHUNK]
+  assert made == [scoring._CHUNKS[0]]
   assert np.exp(np.concatenate(got)).sum() < 1
 
 
@@ -103,7 +126,7 @@ def test_another_mind_is_not_scored_with_the_last_ones_weights():
   assert not np.allclose(np.concatenate(first), np.concatenate(second))
   assert np.array_equal(np.concatenate(first), np.concatenate(scorer(PARAMS, asked)))
   scorer.forget(PARAMS)
-  assert scorer._stacked == (None, None)
+  assert (scorer._stacked, len(scorer._kept)) == ((None, None), 0)
 
 
 # ---- The tree ----

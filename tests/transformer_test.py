@@ -301,13 +301,31 @@ def test_a_cache_is_not_changed_by_what_reads_it():
   assert all(jax.tree.leaves(jax.tree.map(np.array_equal, before, prefix)))
 
 
-def test_a_cache_refuses_the_scanned_layout():
+def test_a_cache_refuses_the_other_layout():
   stacked = transformer.stack(params_of(SMALL), SMALL.num_layers)
-  cache = kv_cache.init_cache(SMALL, 1, 16)
-  with pytest.raises(ValueError, match='unrolled layout'):
-    Transformer(SMALL, scanned=True).apply(
-      {'params': stacked}, tokens_of(SMALL, 1, 4), None, None, cache
-    )
+  tokens = tokens_of(SMALL, 1, 4)
+  with pytest.raises(ValueError, match='one cache of all layers'):
+    cache = kv_cache.init_cache(SMALL, 1, 16)
+    Transformer(SMALL, scanned=True).apply({'params': stacked}, tokens, None, None, cache)
+  with pytest.raises(ValueError, match='one cache of all layers'):
+    cache = kv_cache.init_stacked(SMALL, 16)
+    Transformer(SMALL).apply({'params': params_of(SMALL)}, tokens, None, None, cache)
+
+
+def test_a_stacked_cache_is_that_of_every_layer():
+  params, tokens = params_of(SMALL), tokens_of(SMALL, 1, 9)
+  stacked = transformer.stack(params, SMALL.num_layers)
+  empty = kv_cache.init_stacked(SMALL, 16)
+  _, cache = Transformer(SMALL, scanned=True).apply(
+    {'params': stacked}, tokens[:, :6], None, None, empty
+  )
+  assert cache.positions.tolist() == [[[*range(6), *[-1] * 10]]] * SMALL.num_layers
+  positions = jnp.arange(6, 9)[None]
+  after, _ = Transformer(SMALL, scanned=True).apply(
+    {'params': stacked}, tokens[:, 6:], positions, None, cache
+  )
+  whole, _ = Transformer(SMALL).apply({'params': params}, tokens)
+  assert np.allclose(after, whole[:, 6:], atol=1e-5)
 
 
 # ---- Unembedding ----

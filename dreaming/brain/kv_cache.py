@@ -40,6 +40,19 @@ def init_cache(
   )
 
 
+def init_stacked(arch: Any, length: int, dtype: Any = jnp.float32) -> LayerCache:
+  """An empty cache of one row for the scanned layout: all `length` tokens on every layer.
+
+  Leaves have a leading layer axis. What is read after it may branch, so no layer is a ring.
+  """
+  layer = LayerCache(
+    k=jnp.zeros((1, length, arch.num_kv_heads, arch.head_dim), dtype),
+    v=jnp.zeros((1, length, arch.num_kv_heads, arch.head_dim), dtype),
+    positions=jnp.full((1, length), -1, jnp.int32),
+  )
+  return jax.tree.map(lambda x: jnp.broadcast_to(x, (arch.num_layers, *x.shape)), layer)
+
+
 def trim(cache: tuple[LayerCache, ...], length: int) -> tuple[LayerCache, ...]:
   """The first `length` slots, which hold all of a text that is no longer than that."""
   return tuple(jax.tree.map(lambda x: x[:, :length], layer) for layer in cache)

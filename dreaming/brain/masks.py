@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 LEVEL = 1024
@@ -29,11 +30,16 @@ def attention(
   k_pos: Int[Array, 'B T'],
   segment_ids: Int[Array, 'B L'] | None,
 ) -> tuple[Bool[Array, 'B L T'], Bool[Array, 'B L T']]:
-  """(mask of global layers, mask of sliding ones)."""
+  """(mask of global layers, mask of sliding ones).
+
+  Keys beyond the tokens that have segments are a cache's, and come before them: context 1.
+  """
   distance = q_pos[:, :, None] - k_pos[:, None, :]
   mask = (distance >= 0) & (k_pos >= 0)[:, None, :]
   if segment_ids is not None:
-    mask &= _sees(segment_ids[:, :, None], segment_ids[:, None, :])
+    cached = k_pos.shape[1] - segment_ids.shape[1]
+    of_keys = jnp.pad(segment_ids, ((0, 0), (cached, 0)), constant_values=segment(1))
+    mask &= _sees(segment_ids[:, :, None], of_keys[:, None, :])
   return mask, mask & (distance < arch.sliding_window)
 
 

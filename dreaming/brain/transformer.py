@@ -286,22 +286,23 @@ class Transformer(nn.Module):
     tokens: Int[Array, 'B L'],
     positions: Int[Array, 'B L'] | None = None,
     segment_ids: Int[Array, 'B L'] | None = None,
-    cache: Sequence[LayerCache] | None = None,
-  ) -> tuple[Float[Array, 'B L D'], tuple[LayerCache, ...] | None]:
+    cache: Sequence[LayerCache] | LayerCache | None = None,
+  ) -> tuple[Float[Array, 'B L D'], tuple[LayerCache, ...] | LayerCache | None]:
     """Runs the model.
 
     Args:
       tokens: ids; padding anywhere, as long as its position is -1 (or its segment is 0).
       positions: of each token in its segment; default 0, 1, 2, ...
       segment_ids: tokens see their own segment and those above it in the tree (masks.py); 0 is
-        padding. Not with a cache.
-      cache: what came before (unrolled layout only); it is not changed, a new one is returned.
+        padding.
+      cache: what came before, on each layer, or with a leading layer axis in the scanned layout
+        (kv_cache.py); it is not changed, a new one is returned. Among segments it is context 1.
     """
     arch = self.arch
     if positions is None:
       positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
-    if cache is not None and (self.scanned or segment_ids is not None):
-      raise ValueError('a KV cache goes with the unrolled layout and without segment_ids')
+    if cache is not None and self.scanned != isinstance(cache, LayerCache):
+      raise ValueError('the scanned layout takes one cache of all layers, the other one of each')
 
     x_BxLxD = _Embedder(arch, name='embedder')(tokens)
     ropes = (
@@ -309,17 +310,19 @@ class Transformer(nn.Module):
       _rope(positions, arch.head_dim, arch.local_base, 1.0),
     )
     if self.scanned:
-      masks = attention_masks.attention(arch, positions, positions, segment_ids)
+      first = None if cache is None else jax.tree.map(lambda x: x[0], cache)
+      keys = kv_cache.seen(first, positions)
+      masks = attention_masks.attention(arch, positions, keys, segment_ids)
       block = nn.remat(Block, prevent_cse=False) if self.remat else Block
       layers = nn.scan(
         block,
         variable_axes={'params': 0, 'lora': 0, 'mask': 0},
         split_rngs={'params': True},
-        in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+        in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast, 0),
         length=arch.num_layers,
       )(arch, self.lora_scale, self.dtype, name='layers')
-      x_BxLxD, _ = layers(x_BxLxD, jnp.asarray(arch.is_global), ropes, masks, positions)
-      new_cache = None
+      is_global = jnp.asarray(arch.is_global)
+      x_BxLxD, new_cache = layers(x_BxLxD, is_global, ropes, masks, positions, cache)
     else:
       new_cache = []
       masks = {}  # by the number of keys: all layers of a kind share theirs
