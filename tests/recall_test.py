@@ -81,7 +81,7 @@ def test_each_part_can_decide(world):
 
 def test_no_more_than_k_and_nothing_irrelevant(world):
   for i, cosine in enumerate((0.09, 0.3, 0.9, 0.5, 0.7)):
-    world.remember(str(i), cosine=cosine, hours=5, importance=10.0)
+    world.remember(str(i), cosine=cosine, hours=500 + 2 * i, importance=10.0)
   assert contents(world.recall()) == ['2', '4', '3']
   assert contents(world.recall(recall_k=10)) == ['2', '4', '3', '1']
   assert world.recall(min_relevance=0.95) == []

@@ -5,7 +5,8 @@
 
 What `append` and every other writing method returns is durable (WAL, synchronous=FULL). Several
 writes become one with `with diary.transaction():`. Methods may be called from several threads.
-This file is the waking half: experiences, their scores and vectors; nights.py is the other.
+This file is the waking half: experiences, their scores and vectors; nights.py is the other, and
+words.py searches.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ import numpy as np
 from dreaming import types
 from dreaming.memory.nights import Nights
 from dreaming.memory.store import dump
+from dreaming.memory.words import Words
 
 _FIRST, _LAST = -62_135_596_800.0, 253_402_300_800.0  # Unix seconds of the years 1 and 10000
+_GAP = 3600.0  # seconds between turns, from which they are of different conversations
 
 
-class Diary(Nights):
+class Diary(Words, Nights):
   """Experiences, scores, embeddings, dreams, nights and generations of one identity.
 
   Args:
@@ -84,6 +87,7 @@ class Diary(Nights):
       for place, m in enumerate(media):
         values = (id, place, m.kind, m.digest, m.description)
         self._run('INSERT INTO media VALUES (?, ?, ?, ?, ?)', values)
+      self._run('INSERT INTO words (rowid, text) SELECT id, text FROM texts WHERE id = ?', (id,))
       if scores is not None:
         self.set_scores(id, scores)
       return self.experience(id)
@@ -135,6 +139,44 @@ class Diary(Nights):
       (*values, -1 if limit is None else limit),
     )
     return [_experience(row) for row in rows]
+
+  def ids(
+    self,
+    *,
+    since: float | None = None,
+    until: float | None = None,
+    speaker: str | None = None,
+    kind: str | None = None,
+    session: str | None = None,
+    limit: int | None = None,
+  ) -> list[int]:
+    """Ids of the latest experiences, of all or of one speaker, kind or session, newest first."""
+    rows = self._run(
+      'SELECT id FROM experiences WHERE (:since IS NULL OR time >= :since)'
+      ' AND (:until IS NULL OR time < :until) AND (:speaker IS NULL OR speaker = :speaker)'
+      ' AND (:kind IS NULL OR kind = :kind) AND (:session IS NULL OR session = :session)'
+      ' ORDER BY time DESC, id DESC LIMIT :limit',
+      {
+        'since': since, 'until': until, 'speaker': speaker, 'kind': kind, 'session': session,
+        'limit': -1 if limit is None else limit,
+      },
+    )  # fmt: skip
+    return [i for (i,) in rows]
+
+  def beside(self, ids: Iterable[int]) -> dict[int, list[int]]:
+    """The turns right before and after each in its session, if they are of the same hour."""
+    before = '< (e.time, e.id) AND time >= e.time - :gap ORDER BY time DESC, id DESC'
+    after = '> (e.time, e.id) AND time <= e.time + :gap ORDER BY time, id'
+    turns = (
+      f'(SELECT id FROM experiences WHERE session = e.session AND (time, id) {which} LIMIT 1)'
+      for which in (before, after)
+    )
+    rows = self._run(
+      f'SELECT e.id, {", ".join(turns)} FROM experiences e'
+      ' WHERE e.id IN (SELECT value FROM json_each(:ids))',
+      {'gap': _GAP, 'ids': json.dumps([int(i) for i in ids])},
+    )
+    return {id: [i for i in turns if i is not None] for id, *turns in rows}
 
   def set_scores(self, id: int, scores: types.Scores) -> None:
     """Scores an experience; the latest scores count, the earlier ones stay as history."""

@@ -3,21 +3,23 @@
 Experiences are append-only, and the database itself holds this by triggers: nothing but `trust` can
 be changed, and rows can be deleted only while `state.forgetting` is set, which `Diary.forget` does
 inside its own transaction. What an experience's night is follows from the lineage of the active
-generation, so a rollback gives the experiences of the nights it leaves back to the next one.
+generation, so a rollback gives the experiences of the nights it leaves back to the next one. A file
+of an earlier version is brought up to date when it is opened, after a copy was made beside it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
 from collections.abc import Iterator
 
 import apsw
 
-VERSION = 1
+VERSION = 2
 APPLICATION_ID = 0x44524D31  # 'DRM1': tells a diary from any other SQLite file
 
-_SQL = """
+_FIRST = """
 CREATE TABLE experiences (
   id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice, not even after forgetting
   time REAL NOT NULL,
@@ -144,6 +146,27 @@ CREATE TRIGGER media_kept BEFORE DELETE ON media
   BEGIN SELECT RAISE(ABORT, 'experiences are append-only: use Diary.forget'); END;
 """
 
+_WORDS = """
+CREATE VIEW texts AS  -- what stands for an experience when it is searched: see embed.py
+  SELECT id, content || coalesce(
+    (SELECT char(10) || group_concat(description, char(10)) FROM media
+     WHERE experience = experiences.id AND description != ''), '') AS text
+  FROM experiences;
+CREATE VIRTUAL TABLE words USING fts5 (
+  text, content = 'texts', content_rowid = 'id',
+  tokenize = "porter unicode61 remove_diacritics 2");
+INSERT INTO words (words, rank) VALUES ('secure-delete', 1);
+INSERT INTO words (rowid, text) SELECT id, text FROM texts;
+-- Before, as long as the media are there. What is added, Diary.append adds, when they are.
+CREATE TRIGGER experiences_words BEFORE DELETE ON experiences
+  BEGIN INSERT INTO words (words, rowid, text) SELECT 'delete', id, text FROM texts
+    WHERE id = old.id; END;
+CREATE INDEX experiences_session ON experiences (session, time, id);
+"""
+
+_STEPS = (_FIRST, _WORDS)
+"""Step n makes version n + 1 of version n; a new file takes all of them."""
+
 
 @contextlib.contextmanager
 def clear_errors(path: pathlib.Path) -> Iterator[None]:
@@ -190,8 +213,10 @@ def connect(path: pathlib.Path) -> apsw.Connection:
       _pragma(connection, 'foreign_keys = ON')
       _pragma(connection, 'recursive_triggers = ON')  # else REPLACE deletes without its trigger
       _pragma(connection, 'secure_delete = ON')  # what is forgotten is overwritten
-      if version == 0:
-        _create(connection)
+      if version < VERSION:
+        if version > 0:
+          _copy(connection, path, version)
+        _update(connection)
     return connection
   except BaseException:
     if connection is not None:
@@ -217,13 +242,28 @@ def _check(connection: apsw.Connection, path: pathlib.Path) -> int:
   return version
 
 
-def _create(connection: apsw.Connection) -> None:
+def _copy(connection: apsw.Connection, path: pathlib.Path, version: int) -> None:
+  """Keeps the file as it was, beside itself, before a newer version of the program changes it."""
+  kept = path.with_name(f'{path.name}.v{version}')
+  if kept.exists():  # an update that was interrupted has made it
+    return
+  unfinished = kept.with_name(f'{kept.name}.part')
+  unfinished.unlink(missing_ok=True)
+  connection.execute('VACUUM INTO ?', (str(unfinished),))
+  with unfinished.open('rb') as f:
+    os.fsync(f.fileno())
+  unfinished.rename(kept)
+
+
+def _update(connection: apsw.Connection) -> None:
+  """All steps that are still to take, or none."""
   connection.execute('BEGIN IMMEDIATE')
   try:
-    if _pragma(connection, 'user_version') == 0:  # another process may have been first
-      connection.execute(_SQL)
-      connection.execute(f'PRAGMA application_id = {APPLICATION_ID}')
-      connection.execute(f'PRAGMA user_version = {VERSION}')
+    version = _pragma(connection, 'user_version')  # another process may have been first
+    for step in _STEPS[version:]:
+      connection.execute(step)
+    connection.execute(f'PRAGMA application_id = {APPLICATION_ID}')
+    connection.execute(f'PRAGMA user_version = {VERSION}')
     connection.execute('COMMIT')
   except BaseException:
     connection.execute('ROLLBACK')

@@ -53,7 +53,7 @@ class Store:
       finally:
         self._depth -= 1
 
-  def _run(self, sql: str, values: Sequence[Any] = ()) -> list[tuple]:
+  def _run(self, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple]:
     with self._lock, schema.clear_errors(self.path):
       return self._connection.execute(sql, values).fetchall()
 
