@@ -1,8 +1,8 @@
 """What is asked about a told life, with the experiences that answer it: see lives.py.
 
-Half of the wordings are for development lives and half for test lives, so that nothing that is tuned
-on the ones has seen the others. Who is asked about what is drawn; what the answer is, is known,
-because tales.py remembers where it told each fact.
+Half of the wordings are for development lives and half for test lives, so that nothing that is
+tuned on the ones has seen the others. Who is asked about what is drawn; what the answer is, is
+known, because tales.py remembers where it told each fact.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks import tales
+from benchmarks import grammar, tales
 
 SHARES = {'paraphrase': 0.45, 'time': 0.15, 'speaker': 0.1, 'neighbour': 0.15, 'correction': 0.15}
 END = tales.START + datetime.timedelta(days=tales.DAYS)
@@ -31,7 +31,7 @@ def questions(teller: tales.Teller, seed: int, split: str, count: int) -> list[A
     split: 'dev' or 'test', whose wordings to use.
   """
   rng = random.Random(f'questions {seed} {split}')
-  say = tales.Voice(rng)
+  say = grammar.Voice(rng)
   by_kind: dict[str, list[Asked]] = {kind: [] for kind in SHARES}
   for asked in [*_stories(teller, say, rng, split), *_logs(teller, say, rng, split)]:
     by_kind['paraphrase' if asked[2] == 'direct' else asked[2]].append(asked)
@@ -49,7 +49,7 @@ def questions(teller: tales.Teller, seed: int, split: str, count: int) -> list[A
 
 
 def _stories(
-  teller: tales.Teller, say: tales.Voice, rng: random.Random, split: str
+  teller: tales.Teller, say: grammar.Voice, rng: random.Random, split: str
 ) -> Iterator[Asked]:
   for instance in teller.instances:
     if not instance.asked or 'asks' not in instance.source:
@@ -65,7 +65,7 @@ def _stories(
 
 
 def _logs(
-  teller: tales.Teller, say: tales.Voice, rng: random.Random, split: str
+  teller: tales.Teller, say: grammar.Voice, rng: random.Random, split: str
 ) -> Iterator[Asked]:
   if teller.dense:  # too much happens in any week, and not all of it is remembered
     return
@@ -76,7 +76,7 @@ def _logs(
     clashes.setdefault(instance.source['id'], []).extend(moments)
     if 'say' in instance.where:
       entries.setdefault(instance.source['id'], []).append((instance.where['say'], moments[0]))
-  for log in tales.texts('talk')['logs']:
+  for log in grammar.texts('talk')['logs']:
     mine = entries.get(log['id'], [])
     other = [t for name in log.get('clash', ()) for t in clashes.get(name, ())]
     other += [

@@ -41,8 +41,9 @@ def report(life: lives.Life) -> dict[str, dict[str, float]]:
   """Prints and returns, for each kind, shares of 0 to 1:
 
   gold and other: the share of a question's content words that its best evidence has, and the best
-  of all other experiences; overlap, bm25, embedding: questions with evidence among the first five by
-  the number of shared words, by BM25 (k1 1.2, b 0.75) over the words, and by WordLlama's cosine.
+  of all other experiences; overlap, bm25, embedding: questions with evidence among the first five
+  by the number of shared words, by BM25 (k1 1.2, b 0.75; Robertson and Zaragoza 2009) over the
+  words, and by WordLlama's cosine. All look at what was said alone.
   """
   ways = {'overlap': _overlap(life), 'bm25': _bm25(life), 'embedding': _embedding(life)}
   found: dict[str, list[dict[str, float]]] = collections.defaultdict(list)

@@ -3,10 +3,11 @@
   python benchmarks/lives.py --seed=0 --count=1000 --json=FILE   # write a life
   python benchmarks/lives.py --check [--seed=0] [--life=FILE]    # how hard are its questions
 
-`life(seed, count)` tells a made-up year of one user (tales.py) with 119 handwritten experiences in
-it, and asks about it (ask.py) 140 questions with known evidence and 60 handwritten ones. Seeds below
-1000 are for development; a seed from 1000 on is a test life, whose generated questions are in
-other words. Of the handwritten questions half are marked test: tune on neither.
+`life(seed, count)` tells a made-up year of one user (tales.py) with 119 handwritten experiences
+in it, and asks about it (ask.py) 140 questions with known evidence and 60 handwritten ones. Seeds
+below 1000 are for development; a seed from 1000 on is a test life, whose generated questions are
+in other words. Of the handwritten questions half are marked test. What is marked test, or comes
+of a test seed, is never tuned on.
 
 A question is found when any of its evidence is among the first five experiences, five in all,
 whatever they came as. A correction has the newest telling as its only evidence. A question is
@@ -41,7 +42,7 @@ from typing import Any, TextIO
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-from benchmarks import ask, tales
+from benchmarks import ask, grammar, tales
 
 KINDS = ('direct', 'paraphrase', 'time', 'speaker', 'neighbour', 'correction', 'list')
 SPLITS = ('dev', 'test')
@@ -108,7 +109,10 @@ def _experiences(teller: tales.Teller) -> Iterator[Experience]:
 
 
 def stream(seed: int, count: int) -> Iterator[Experience]:
-  """The experiences of `life(seed, count)` one by one, in bounded memory, for tests of speed."""
+  """The experiences of `life(seed, count)` one by one, for tests of speed.
+
+  A million take about a minute, and 240 MB: what has begun is kept until it is told to its end.
+  """
   yield from _experiences(_teller(seed, count))
 
 
@@ -117,9 +121,9 @@ def life(seed: int, count: int = 1000) -> Life:
 
   Args:
     seed: from 0 on; from TEST_SEED on its generated questions are of the split 'test'.
-    count: experiences, 1 to MAX_COUNT. From 400 on the handwritten ones are among them, and from
-      about 800 on there are 200 questions; more than 2000 are the same year, told more densely, with
-      questions about a part of it and without generated ones about time.
+    count: experiences, 1 to MAX_COUNT. From 400 on the handwritten ones are among them; a life of
+      fewer than 1000 may have fewer than 200 questions. More than 2000 are the same year, told more
+      densely, with questions about a part of it and without generated ones about time.
 
   Raises:
     ValueError: for a seed or a count out of bounds.
@@ -134,7 +138,7 @@ def life(seed: int, count: int = 1000) -> Life:
     for text, evidence, kind, when in ask.questions(teller, seed, split_of(seed), GENERATED)
   ]  # fmt: skip
   if teller.written:
-    for x in tales.texts('questions'):
+    for x in grammar.texts('questions'):
       evidence = tuple(sorted(teller.written[i] for i in x['evidence']))
       asked.append(Question(**x | {'evidence': evidence, 'asked': _time('asked', x['asked'])}))
   return Life(user=teller.user, experiences=experiences, questions=tuple(asked))
