@@ -1,7 +1,7 @@
 """The texts in benchmarks/lives/, and the small grammar that they are written in.
 
-`[one|another]` is a choice and may hold others; `{slot}` is a value that is given, or one drawn from
-the pool of that name in pools.json ('town2' and 'town3' draw from 'town').
+`[one|another]` is a choice and may hold others; `{slot}` is a value that is given, or one drawn
+from the pool of that name in pools.json ('town2' and 'town3' draw from 'town').
 """
 
 from __future__ import annotations
