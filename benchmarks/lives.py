@@ -111,7 +111,7 @@ def _experiences(teller: tales.Teller) -> Iterator[Experience]:
 def stream(seed: int, count: int) -> Iterator[Experience]:
   """The experiences of `life(seed, count)` one by one, for tests of speed.
 
-  A million take about a minute, and 240 MB: what has begun is kept until it is told to its end.
+  A million take one to two minutes and 240 MB: what has begun is kept until it is told to its end.
   """
   yield from _experiences(_teller(seed, count))
 
