@@ -1,16 +1,21 @@
-"""Exact nearest-neighbour search over the diary's vectors: a cache, never the truth.
+"""Nearest-neighbour search over the diary's vectors: a cache, never the truth.
 
-One matrix product: 50,000 rows of 256 numbers take about 10 ms, and nothing on disk can go stale.
+Of up to 50,000 rows exact, one matrix product, and nothing on disk can go stale. Of more, graph.py
+proposes, and what was added since is looked at exactly.
 """
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 
 from dreaming.memory.diary import Diary
 from dreaming.memory.embed import Embedder, experience_text
+from dreaming.memory.graph import Graph
+
+_EXACT = 50_000  # rows; as many of 384 numbers take a core about 7 ms
 
 
 class Index:
@@ -19,12 +24,13 @@ class Index:
   Args:
     ids: Int['N'], distinct.
     vectors: Float['N D']; rows are normalized here, zero rows stay zero.
+    path: where the graph of a large index is kept; None keeps it in memory alone.
 
   Raises:
     ValueError: ids repeat, or the shapes do not fit.
   """
 
-  def __init__(self, ids: np.ndarray, vectors: np.ndarray):
+  def __init__(self, ids: np.ndarray, vectors: np.ndarray, path: pathlib.Path | None = None):
     ids = np.asarray(ids, np.int64)
     vectors = np.asarray(vectors, np.float32)
     if vectors.ndim != 2 or ids.shape != vectors.shape[:1]:
@@ -35,6 +41,8 @@ class Index:
     self._ids = ids.copy()
     self._vectors = _unit(vectors)
     self._count = len(ids)
+    self._path = path
+    self._graph: Graph | None = None
 
   def __len__(self) -> int:
     return self._count
@@ -73,6 +81,8 @@ class Index:
       self._rows[id] = self._count
       self._ids[self._count] = id
       self._count += 1
+    elif self._graph is not None:  # it has the old one
+      self._graph = None
     self._vectors[self._rows[id]] = _unit(vector)[0]
 
   def cosines(self, vector: np.ndarray) -> np.ndarray:
@@ -93,11 +103,14 @@ class Index:
       k: at most.
       only: among these ids, by default all.
     """
-    if only is None:
-      ids, cosines = self.ids, self.cosines(vector)
-    else:
-      ids = np.array([i for i in only if i in self._rows], np.int64)
-      cosines = self.vectors(ids.tolist()) @ _unit(np.asarray(vector, np.float32)[None])[0]
+    if not self._count:
+      return []
+    vector = _unit(np.asarray(vector, np.float32).reshape(1, -1))
+    self._check(vector)
+    vector = vector[0]
+    rows = self._near(vector, k) if only is None else self._among(only)
+    ids = self._ids[: self._count][rows]
+    cosines = self._vectors[: self._count][rows] @ vector
     k = min(k, len(cosines))
     if k <= 0:
       return []
@@ -106,12 +119,26 @@ class Index:
     near = near[np.argsort(-cosines[near], kind='stable')][:k]
     return [(int(ids[row]), float(cosines[row])) for row in near]
 
+  def _near(self, vector: np.ndarray, k: int) -> np.ndarray | slice:
+    """Rows that the k nearest are among."""
+    if self._count <= _EXACT:
+      return slice(None)
+    if self._graph is None or self._graph.outgrown(self._count):
+      self._graph = Graph(self._vectors[: self._count], self._path)
+    rows = self._graph.near(vector, min(k, self._graph.count))
+    return np.concatenate([rows, np.arange(self._graph.count, self._count)])
+
+  def _among(self, ids: Sequence[int]) -> np.ndarray:
+    return np.array([self._rows[i] for i in ids if i in self._rows], np.int64)
+
   def _check(self, vector: np.ndarray) -> None:
     if vector.shape[1] != self._vectors.shape[1]:
       raise ValueError(f'the index has dimension {self._vectors.shape[1]}, not {vector.shape[1]}')
 
 
-def build(diary: Diary, embedder: Embedder, batch: int = 256) -> Index:
+def build(
+  diary: Diary, embedder: Embedder, batch: int = 256, path: pathlib.Path | None = None
+) -> Index:
   """The index of a diary; experiences that this embedder has not seen are embedded and kept."""
   missing = diary.unembedded(embedder.name)
   for start in range(0, len(missing), batch):
@@ -120,7 +147,7 @@ def build(diary: Diary, embedder: Embedder, batch: int = 256) -> Index:
       vectors = embedder([experience_text(e) for e in some])
       for e, vector in zip(some, vectors, strict=True):
         diary.set_embedding(e.id, vector, embedder.name)
-  return Index(*diary.embeddings(embedder.name))
+  return Index(*diary.embeddings(embedder.name), path)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
