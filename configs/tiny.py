@@ -13,6 +13,7 @@ from configs import default
 def get_config():
   c = default.get_config().lock()
   c.workdir = 'lives/tiny'
+  c.memory.encoder = 'wordllama'  # nothing else to load
   c.model.architecture = 'tiny'
   c.model.weights = 'random'
   c.decode.max_tokens = 8

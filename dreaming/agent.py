@@ -113,7 +113,10 @@ class Agent(Recollection):
   ) -> Experience:
     """Logs what was said without answering; `fields` are further ones of `Diary.append`."""
     self._check(text)
-    known = self.index  # before the append: it may be about to embed what the diary has
+    # Before the append: they may be about to embed what the diary has.
+    pairs = (self.embedder, self.index), (self.encoder, self.memories_index)
+    indexes = {e.name: (e, i) for e, i in pairs}.values()
+    vectors = []
     with self.diary.transaction():
       experience = self.diary.append(
         time=time.time() if now is None else now,
@@ -123,9 +126,11 @@ class Agent(Recollection):
         session=self._session,
         **fields,
       )
-      vector = self.embedder([embed.experience_text(experience)])[0]
-      self.diary.set_embedding(experience.id, vector, self.embedder.name)
-    known.add(experience.id, vector)
+      for embedder, _ in indexes:
+        vectors.append(embedder([embed.experience_text(experience)])[0])
+        self.diary.set_embedding(experience.id, vectors[-1], embedder.name)
+    for (_, known), vector in zip(indexes, vectors, strict=True):
+      known.add(experience.id, vector)
     return experience
 
   def answer(

@@ -40,7 +40,7 @@ class Life:
     self._decode = configuration.group(config, 'decode', configuration.DecodeConfig)
     self._model = configuration.group(config, 'model', weights.ModelConfig)
     self._memory = configuration.group(
-      config, 'memory', recall_lib.RecallConfig, beside=('embedder',)
+      config, 'memory', recall_lib.RecallConfig, beside=('embedder', 'encoder')
     )
     self._mesh = configuration.group(config, 'mesh', sharding.MeshConfig)
     self.life = configuration.group(config, 'life', configuration.LifeConfig)
@@ -94,6 +94,21 @@ class Life:
   @functools.cached_property
   def index(self) -> index.Index:
     return index.build(self.diary, self.embedder)
+
+  @functools.cached_property
+  def encoder(self) -> embed.Embedder:
+    """What recall compares meanings with; the embedder itself where they are the same."""
+    name = self.config.memory.encoder
+    same = name == self.config.memory.embedder
+    return self.embedder if same else embed.make(name, encoders=True)
+
+  @functools.cached_property
+  def memories_index(self) -> index.Index:
+    """Of the encoder's vectors."""
+    if self.encoder is self.embedder:
+      return self.index
+    path = self.workdir / 'index' / f'{self.encoder.name}.usearch'
+    return index.build(self.diary, self.encoder, path=path)
 
   @property
   def max_message_bytes(self) -> int:

@@ -96,7 +96,7 @@ class Recollection(Life):
     return said
 
   def _recall(self, query: str, now: float, **fields: Any) -> list[Recalled]:
-    memory = self.diary, self.index, self.embedder
+    memory = self.diary, self.memories_index, self.encoder
     return recall_lib.recall(*memory, query, now, self._memory, **fields)
 
   def _notes(self, questions: Sequence[str], user: str, now: float) -> list[list[Recalled]]:
@@ -116,7 +116,7 @@ class Recollection(Life):
     return [self._corrected(own[: self._memory.read_k], own) for own in recalled]
 
   def _corrected(self, notes: list[Recalled], among: Sequence[Recalled]) -> list[Recalled]:
-    later = [recall_lib.correction(r, among, self.index, self._memory) for r in notes]
+    later = [recall_lib.correction(r, among, self.memories_index, self._memory) for r in notes]
     new = {r.experience.id: r for r in later if r is not None and r not in notes}
     return [*notes, *new.values()]
 

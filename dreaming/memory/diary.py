@@ -163,7 +163,16 @@ class Diary(Words, Nights):
     )  # fmt: skip
     return [i for (i,) in rows]
 
-  def beside(self, ids: Iterable[int]) -> dict[int, list[int]]:
+  def lines(self, ids: Iterable[int]) -> list[tuple[int, float, str, str, float | None]]:
+    """(id, time, speaker, content, importance or None) of each: what recall looks at."""
+    return self._run(
+      'SELECT id, time, speaker, content, (SELECT importance FROM scores'
+      ' WHERE experience = experiences.id ORDER BY scores.id DESC LIMIT 1)'
+      ' FROM experiences WHERE id IN (SELECT value FROM json_each(?))',
+      (json.dumps([int(i) for i in ids]),),
+    )
+
+  def turns(self, ids: Iterable[int]) -> dict[int, tuple[int | None, int | None]]:
     """The turns right before and after each in its session, if they are of the same hour."""
     before = '< (e.time, e.id) AND time >= e.time - :gap ORDER BY time DESC, id DESC'
     after = '> (e.time, e.id) AND time <= e.time + :gap ORDER BY time, id'
@@ -176,7 +185,7 @@ class Diary(Words, Nights):
       ' WHERE e.id IN (SELECT value FROM json_each(:ids))',
       {'gap': _GAP, 'ids': json.dumps([int(i) for i in ids])},
     )
-    return {id: [i for i in turns if i is not None] for id, *turns in rows}
+    return {id: (before, after) for id, before, after in rows}
 
   def set_scores(self, id: int, scores: types.Scores) -> None:
     """Scores an experience; the latest scores count, the earlier ones stay as history."""

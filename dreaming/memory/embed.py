@@ -26,10 +26,19 @@ class Embedder(Protocol):
   def __call__(self, texts: Sequence[str]) -> np.ndarray: ...
 
 
-def make(name: str) -> Embedder:
-  """The embedder of `config.memory.embedder`. Raises ValueError for an unknown name."""
+def make(name: str, encoders: bool = False) -> Embedder:
+  """The embedder of `config.memory.embedder`, or with `encoders` of `config.memory.encoder`.
+
+  Raises:
+    ValueError: for an unknown name.
+    FileNotFoundError: what it is made of is not there.
+  """
   if name == 'wordllama':
     return wordllama()
+  if encoders:
+    from dreaming.memory import encoder  # brings jax
+
+    return encoder.load(name)
   raise ValueError(f"memory.embedder is {name!r}, known is 'wordllama'")
 
 

@@ -1,29 +1,27 @@
 """Which memories come to mind: recency, importance and relevance, each with its weight.
 
-After Park et al. 2023, Generative Agents (arXiv 2304.03442), section 4.1. Relevance is found twice,
-by meaning (vectors) and by words (BM25), and a memory is also relevant by what was said just before
-or after it, by whose words it is, and by its time, when the query says so. What of it a question is
-about, rerank.py judges. The parts of each memory's score come back with it, for `/why`.
+After Park et al. 2023, Generative Agents (arXiv 2304.03442), section 4.1, with more than a cosine
+for relevance: relevance.py finds its parts. What a question is about, rerank.py judges. The parts
+of each memory's score come back with it, for `/why`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
-import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from dreaming import types
-from dreaming.memory import score, when
+from dreaming.memory import relevance as relevance_lib
+from dreaming.memory import score
 from dreaming.memory.diary import Diary
 from dreaming.memory.embed import Embedder
 from dreaming.memory.index import Index
+from dreaming.memory.relevance import Parts
 
-_MARKS = '.,;:!?"()'
-_POOL = 64  # memories that each way of finding brings
+_SPARE = 32  # memories that are looked at beyond those that come to mind
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,14 +33,18 @@ class RecallConfig:
   recall_weights: tuple[float, float, float] = (0.2, 0.2, 1.0)  # recency, importance, relevance
   recency_half_life_hours: float = 72.0
   min_relevance: float = 0.0  # below which nothing is recalled
-  words: float = 0.4  # what the best match of words adds to relevance
-  beside: float = 0.3  # share of a neighbour's relevance that a turn has, too
-  when: float = 0.3  # what a memory of the time that is asked about has more
-  speaker: float = 0.2  # and one that is told by whom the query names
+  # Chosen on made-up lives of development (benchmarks/recall.py --ablate).
+  words: float = 0.05  # what the best match of words (BM25) adds to the cosine
+  before: float = 0.5  # share of the turn before's cosine, for what has none of the query's names
+  names: float = 0.1  # for the share of the query's names that a memory has,
+  names_near: float = 0.275  # and that it or one of the two turns before has
+  when: float = 0.35  # for a memory of the time that is asked about
+  speaker: float = 0.2  # for one that is told by somebody whom the query names
+  length: float = 0.07  # for each e-fold of words: what is longer tells more
   min_evidence: float = 2.6  # nats for a reply from notes: see rerank.evidence
   sure_evidence: float = 3.6  # for one that counts more than what the weights say
   retell: bool = True  # reply with the sentence that was read, not with the word: see retell.py
-  near_duplicate: float = 0.6  # cosine from which a newer memory may correct an older one
+  near_duplicate: float = 0.8  # cosine from which a newer memory may correct an older one
 
   def __post_init__(self):
     if len(self.recall_weights) != 3 or min(self.recall_weights) < 0:
@@ -66,11 +68,8 @@ class Recalled:
   score: float  # w_r recency + w_i importance/10 + w_rel (relevance and what adds to it)
   recency: float  # 0 to 1, halves with every half-life
   importance: float  # 1 to 10
-  relevance: float  # by meaning: cosine, -1 to 1
-  words: float = 0.0  # by words: BM25 as a share of the best one's
-  beside: float = 0.0  # of the turn before or after: its meaning and words together
-  when: bool = False  # of the time that the query names
-  named: bool = False  # of a speaker whom the query names
+  relevance: float  # cosine, -1 to 1
+  parts: Parts | None = None  # all of its relevance
   corrects: int | None = None  # the older memory for whose sake this newer one came along
 
 
@@ -145,55 +144,46 @@ def _rank(
   config: RecallConfig,
   among: Mapping[str, Any] | None,
 ) -> list[Recalled]:
-  """What may be meant, by falling score: a few hundred at most, however long the life is."""
-  vector = embedder([query])[0]
-  only = None if among is None else diary.ids(**among)
-  near = [i for i, _ in index.search(vector, _POOL, only)]
-  words = diary.by_words(query, _POOL, only)
-  spans = when.spans(query, now)
-  asked = {i for s in spans for i in diary.ids(since=s.start, until=s.end, limit=_POOL)}
-  beside = diary.beside({*near, *words})
-  around = {i for pair in beside.values() for i in pair}
-  ids = [i for i in {*near, *words, *asked, *around} if i in index]
-  if only is not None:
-    allowed = set(only)
-    ids = [i for i in ids if i in allowed]
-  more = set(ids) - words.keys()
-  words |= diary.words_of(query, more)
-  most = max(words.values(), default=0.0) or 1.0
-  cosine = dict(zip(ids, (index.vectors(ids) @ _unit(vector)).tolist(), strict=True))
-  own = {i: cosine[i] + config.words * words.get(i, 0.0) / most for i in ids}
-  named = _names(query)
-  ranked, said = [], set()
+  """The best by falling score, more of them than are recalled."""
   w_recency, w_importance, w_relevance = config.recall_weights
-  beside |= diary.beside(more)
-  for e in diary.experiences(ids=ids, newest_first=True):
-    if (same := (e.speaker, ' '.join(e.content.casefold().split()))) in said:
+  ranked, said = [], set()
+  for parts in relevance_lib.find(diary, index, embedder, query, now, among):
+    line = parts.line
+    same = line.speaker, ' '.join(line.content.casefold().split())
+    relevance = _relevance(parts, config)
+    if same in said or relevance < config.min_relevance:
       continue
     said.add(same)
-    recency = 0.5 ** (max(now - e.time, 0.0) / 3600 / config.recency_half_life_hours)
-    importance = e.scores.importance if e.scores else score.NEUTRAL
-    neighbour = max((own.get(i, 0.0) for i in beside[e.id]), default=0.0)
-    in_time = any(e.time in s for s in spans)
-    by_name = e.speaker.casefold() in named
-    relevance = own[e.id] + config.beside * max(neighbour, 0.0)
-    relevance += config.when * in_time + config.speaker * by_name
-    if relevance < config.min_relevance:
-      continue
-    ranked.append(
-      Recalled(
-        experience=e,
-        score=w_recency * recency + w_importance * importance / 10 + w_relevance * relevance,
-        recency=recency,
-        importance=importance,
-        relevance=cosine[e.id],
-        words=words.get(e.id, 0.0) / most,
-        beside=neighbour,
-        when=in_time,
-        named=by_name,
-      )
+    recency = 0.5 ** (max(now - line.time, 0.0) / 3600 / config.recency_half_life_hours)
+    importance = score.NEUTRAL if line.importance is None else line.importance
+    total = w_recency * recency + w_importance * importance / 10 + w_relevance * relevance
+    ranked.append((total, recency, importance, parts))
+  best = sorted(ranked, key=lambda x: -x[0])[: config.recall_k + _SPARE]
+  whole = {e.id: e for e in diary.experiences(ids=[parts.line.id for *_, parts in best])}
+  return [
+    Recalled(
+      experience=whole[parts.line.id],
+      score=total,
+      recency=recency,
+      importance=importance,
+      relevance=parts.cosine,
+      parts=parts,
     )
-  return sorted(ranked, key=lambda r: -r.score)
+    for total, recency, importance, parts in best
+  ]
+
+
+def _relevance(parts: Parts, c: RecallConfig) -> float:
+  return (
+    parts.cosine
+    + c.words * parts.words
+    + c.before * (1 - parts.names) * parts.before
+    + c.names * parts.names
+    + c.names_near * parts.names_near
+    + c.when * parts.when
+    + c.speaker * parts.named
+    + c.length * math.log1p(len(parts.line.content.split()))
+  )
 
 
 def _corrects(newer: Recalled, older: Recalled, index: Index, config: RecallConfig) -> bool:
@@ -201,13 +191,3 @@ def _corrects(newer: Recalled, older: Recalled, index: Index, config: RecallConf
   if (a.time, a.id) <= (b.time, b.id):
     return False
   return float(index.vector(a.id) @ index.vector(b.id)) >= config.near_duplicate
-
-
-def _names(query: str) -> set[str]:
-  """What may be a speaker's name in a query: its words, and two of them together."""
-  words = [w.removesuffix("'s").strip(_MARKS) for w in query.casefold().split()]
-  return {*words, *(' '.join(pair) for pair in itertools.pairwise(words))}
-
-
-def _unit(vector: np.ndarray) -> np.ndarray:
-  return vector / max(float(np.linalg.norm(vector)), 1e-12)

@@ -162,6 +162,7 @@ CREATE TRIGGER experiences_words BEFORE DELETE ON experiences
   BEGIN INSERT INTO words (words, rowid, text) SELECT 'delete', id, text FROM texts
     WHERE id = old.id; END;
 CREATE INDEX experiences_session ON experiences (session, time, id);
+CREATE INDEX experiences_speaker ON experiences (speaker, time, id);
 """
 
 _STEPS = (_FIRST, _WORDS)

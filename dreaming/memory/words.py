@@ -6,7 +6,6 @@ and counted without their accents. Robertson et al. 1994, Okapi at TREC-3.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection
 
@@ -24,33 +23,20 @@ class Words(Store):
   def by_words(self, query: str, k: int, only: Collection[int] | None = None) -> dict[int, float]:
     """The k experiences that share most with a query, with their BM25 (more is better).
 
-    `only` are the ids they are among, by default all.
-
     Common words only count in a diary that is small enough to rank all that have them.
+
+    Args:
+      only: the ids that they are among, by default all.
     """
     words = self._rare(query)
-    if only is not None:
-      found = self.words_of(query, only)
-      return dict(sorted(found.items(), key=lambda x: -x[1])[:k])
     if not words or k <= 0:
       return {}
     rows = self._run(
       'SELECT rowid, -rank FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?',
-      (' OR '.join(words), k),
+      (' OR '.join(words), k if only is None else _ROWS),
     )
-    return dict(rows)
-
-  def words_of(self, query: str, ids: Collection[int]) -> dict[int, float]:
-    """BM25 of these experiences, of those that share any word with the query."""
-    words = self._rare(query)
-    if not words or not ids:
-      return {}
-    rows = self._run(
-      'SELECT rowid, -rank FROM words WHERE words MATCH ?'
-      ' AND rowid IN (SELECT value FROM json_each(?))',
-      (' OR '.join(words), json.dumps([int(i) for i in ids])),
-    )
-    return dict(rows)
+    allowed = None if only is None else {*only}
+    return dict([row for row in rows if allowed is None or row[0] in allowed][:k])
 
   def _rare(self, query: str) -> list[str]:
     """A query's words in quotes, so that none is an operator, the rarest first."""
