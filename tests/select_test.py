@@ -131,14 +131,14 @@ def test_asking_does_not_make_foreign_or_consumed_text_fit(diary):
 
 
 @pytest.mark.parametrize(
-  ('fraction', 'count'), [(0.0, 10), (1.0, 10), (0.1, 1), (0.11, 2), (0.3, 3), (0.7, 7)]
+  ('fraction', 'count'), [(0.0, 24), (1.0, 24), (0.01, 1), (0.05, 2), (0.2, 5), (0.28, 7)]
 )
 def test_a_fraction_is_of_those_above_the_threshold_and_at_most_top_k(diary, fraction, count):
-  for i in range(10):
-    live(diary, str(i), 5.0 + i / 10, 10 - i)
+  for i in range(25):  # 0.28 * 25 is a little above 7 in floating point
+    live(diary, str(i), 5.0 + i / 10, 30 - i)
   for _ in range(5):
     live(diary, 'trivial', 1.0)
-  assert chosen(diary, threshold=4.0, fraction=fraction) == [str(i) for i in range(10)][-count:]
+  assert chosen(diary, threshold=4.0, fraction=fraction) == [str(i) for i in range(25)][-count:]
   assert len(chosen(diary, threshold=4.0, fraction=fraction, top_k=4)) == min(count, 4)
 
 
