@@ -2,7 +2,7 @@
 
 Profound ones, and not all about the same thing: maximal marginal relevance (Carbonell and Goldstein
 1998) between the profoundness score and the likeness to what was already chosen. What the user
-asked to remember has its place before all others, what he asked to forget has none.
+asked to remember has its place before all others, what they asked to forget has none.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def select(
   """At most `top_k` experiences that no active night has consumed, in order of time.
 
   Imported and third-party texts are left out unless approved: they do not reach the weights. What
-  the user asked to forget (feedback UNWANTED) is left out too. What he asked to remember (WANTED)
+  the user asked to forget (feedback UNWANTED) is left out too. What they asked to remember (WANTED)
   has its place whatever its score and the fraction; if there are more than `top_k` the latest come
   first, and the others stay for the next night.
 
