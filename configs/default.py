@@ -69,12 +69,24 @@ def get_config() -> ml_collections.ConfigDict:
   c.memory.sure_evidence = 3.6  # from which it is given whatever the weights say
   c.memory.retell = True  # reply with the note's sentence, not with the word read in it
 
+  # How profound an experience is: the mean of the parts of its scores, weighted by these. Whatever
+  # they are, "remember this" gives it a place in the next night, and "forget that" takes it away.
+  c.score = ml_collections.ConfigDict()
+  c.score.importance = 1.0
+  c.score.novelty = 0.0
+  c.score.emotion = 0.0  # above 0 nights rate it too: needs the extra `emotion`, and twice the time
+  c.score.feedback = 0.0
+
   # Sleeping: which experiences.
   c.select = ml_collections.ConfigDict()
   c.select.threshold = 4.0  # profoundness (1 to 10) below which an experience is not dreamt of
   c.select.top_k = 24
+  c.select.fraction = 0.0  # of those above the threshold, at most top_k; 0: top_k of them
   c.select.diversity = 0.3  # 0 takes the most profound, 1 the most different ones
   c.select.period_days = 0.0  # only this recent; 0: everything not yet consumed
+  c.select.recent = 0  # of the latest, that have a place whatever their score
+  c.select.themes = ()  # goals or subjects, as texts: what is like one counts as profounder
+  c.select.theme_weight = 3.0  # points of profoundness at a cosine of 1
 
   # Sleeping: dreams. What the fields mean stands in dreaming/sleep/dream.py and relations.py.
   c.dream = ml_collections.ConfigDict()

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from dreaming import arms
 from dreaming.brain import chat
 from dreaming.days import Day
-from dreaming.memory import embed, index, score
+from dreaming.memory import embed, rating
 from dreaming.memory.recall import Recalled
 from dreaming.recollection import Recollection
 from dreaming.types import Dream, Experience, Generation
@@ -33,7 +33,6 @@ if TYPE_CHECKING:  # a second of imports that only a night needs
 _FOUND = 0.1  # cosine from which a search finds; what a question is about is judged otherwise
 _TURNS = 2  # of this conversation that a prompt repeats
 _FIRST_THOUGHT = 16  # tokens: enough to see whether the weights know an answer
-_RATED_AT_ONCE = 8  # experiences; each is ten rows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -159,30 +158,28 @@ class Agent(Recollection):
     return [said.reply for said in weighed]
 
   def rate(self, progress: Callable[[int, int], None] | None = None) -> int:
-    """Scores the experiences that have no scores yet, and returns how many they were.
+    """Scores the experiences that this rater has not scored yet, and returns how many they were.
 
-    The base rates throughout a life, so that all its scores compare. Never part of a reply: nights
-    call it, and so may whoever has time.
+    The base rates throughout a life, so that all its scores compare; see rating.py. Never part of a
+    reply: nights call it, and so may whoever has time.
     """
-    pending = [e for e in self.diary.experiences() if e.scores is None]
-    if not pending:
+    if not self.diary.experiences(limit=1):
       return 0
-    scale = score.scale(self.decoder, self.base_mind)
-    earlier = self._index_before(pending)
-    for start in range(0, len(pending), _RATED_AT_ONCE):
-      some = pending[start : start + _RATED_AT_ONCE]
-      rated = score.importance(
-        self.decoder, self.base_mind, some, on=scale, rater=self._model.architecture
-      )
-      with self.diary.transaction():
-        for e, scores in zip(some, rated, strict=True):
-          vector = self.index.vector(e.id)
-          new = score.novelty(vector, earlier)
-          earlier.add(e.id, vector)
-          self.diary.set_scores(e.id, dataclasses.replace(scores, novelty=new))
-      if progress:
-        progress(start + len(some), len(pending))
-    return len(pending)
+    return rating.rate(
+      self.diary,
+      self.index,
+      self.decoder,
+      self.base_mind,
+      model=f'{self._model.architecture}-{self.base.digest[:8]}',
+      emotional=self._weights.emotion > 0,
+      progress=progress,
+    )
+
+  def feedback(self, value: float, id: int | None = None) -> Experience:
+    """Notes what the user thinks of an experience, by default the latest: see rating.give."""
+    if id is None and not (latest := self.memories(limit=1)):
+      raise ValueError('nothing was said yet: talk first')
+    return rating.give(self.diary, latest[0].id if id is None else id, value)
 
   # ---- Sleeping ----
 
@@ -343,10 +340,3 @@ class Agent(Recollection):
       metadata = {'generation': mind.generation} | ({} if whole else {'interrupted': True})
       self.observe(text, said.strip(), user=user, now=now, metadata=metadata)
       turns.append(chat.Turn(text=text, response=said.strip()))
-
-  def _index_before(self, pending: Sequence[Experience]) -> index.Index:
-    """Of all that is not pending, to measure novelty against."""
-    ids, vectors = self.diary.embeddings(self.embedder.name)
-    new = {e.id for e in pending}
-    keep = [i for i, id in enumerate(ids.tolist()) if id not in new]
-    return index.Index(ids[keep], vectors[keep])

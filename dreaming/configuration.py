@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ml_collections import ConfigDict
 
 if TYPE_CHECKING:
+  from dreaming.memory import score
   from dreaming.sleep import night as night_lib
 
 
@@ -80,7 +81,15 @@ def night(config: ConfigDict) -> night_lib.NightConfig:
   hints = typing.get_type_hints(night_lib.NightConfig)
   groups = {n: group(config, n, cls) for n, cls in hints.items() if n in config and n != 'seed'}
   groups['dream'] = dataclasses.replace(groups['dream'], agent=config.life.agent)
+  groups['select'] = dataclasses.replace(groups['select'], weights=weights(config))
   return night_lib.NightConfig(seed=config.seed, user=config.life.user, **groups)
+
+
+def weights(config: ConfigDict) -> score.ProfoundnessWeights:
+  """How much each part of the scores counts. Raises ValueError as `group` does."""
+  from dreaming.memory import score
+
+  return group(config, 'score', score.ProfoundnessWeights)
 
 
 def days(config: ConfigDict) -> tuple[str, ...]:

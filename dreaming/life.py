@@ -42,6 +42,7 @@ class Life:
     self._memory = configuration.group(
       config, 'memory', recall_lib.RecallConfig, beside=('embedder', 'encoder')
     )
+    self._weights = configuration.weights(config)
     self._mesh = configuration.group(config, 'mesh', sharding.MeshConfig)
     self.life = configuration.group(config, 'life', configuration.LifeConfig)
     self.sampler = decode.Sampler(

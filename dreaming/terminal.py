@@ -15,6 +15,8 @@ from rich.console import Console
 
 from dreaming import report
 from dreaming.agent import Agent
+from dreaming.memory import feedback
+from dreaming.memory.score import UNWANTED, WANTED
 from dreaming.types import Status
 
 HELP = """\
@@ -24,7 +26,12 @@ HELP = """\
 /generations      all generations, and which one serves
 /rollback [N]     let generation N serve again, by default the parent; 0 is the base
 /why              what stood behind the last reply
+/up, /down        dream of the last message for sure, or never
+/remember [TEXT]  the same as /up, or: keep TEXT, without a reply
 /help, /quit      this, and the end"""
+
+LEFT_OUT = 'left out of dreams (still in the diary; diary.forget deletes)'
+"""What 'forget that' does, and what it does not."""
 
 _HISTORY = 'history'  # in the identity's directory
 
@@ -85,6 +92,9 @@ class _Chat:
       '/generations': self._generations,
       '/rollback': self._rollback,
       '/why': self._why,
+      '/up': lambda _: self._feedback(WANTED),
+      '/down': lambda _: self._feedback(UNWANTED),
+      '/remember': self._remember,
     }
 
   # ---- Loops ----
@@ -144,6 +154,9 @@ class _Chat:
         self._out.write(printable(piece))
         self._out.flush()
       self._say('')
+      asked = feedback.find(text)
+      if asked and asked.value == UNWANTED:  # noted when it is rated, before the next night
+        self._say(f'(that is {LEFT_OUT})')
 
   # ---- Commands ----
 
@@ -208,6 +221,15 @@ class _Chat:
       )
     if not why.recalled:
       self._say('  no memory came to mind: this came from the weights')
+
+  def _remember(self, text: str) -> None:
+    if text:
+      self._agent.observe(text)
+    self._feedback(WANTED)
+
+  def _feedback(self, value: float) -> None:
+    e = self._agent.feedback(value)
+    self._say(f'{"kept" if value == WANTED else LEFT_OUT}: {_line(e.content)}')
 
   def _say(self, text: str) -> None:
     self._out.write(printable(text) + '\n')

@@ -13,7 +13,7 @@ from configs import tiny
 from dreaming import arms, configuration, days
 from dreaming.agent import Agent
 from dreaming.brain import chat, prompts
-from dreaming.memory import rerank
+from dreaming.memory import rating, rerank, score
 from dreaming.memory.recall import Recalled
 from dreaming.sleep import examine
 from dreaming.types import Experience, Mind
@@ -257,14 +257,42 @@ def test_a_message_longer_than_the_context_is_answered(agent):
   assert len(agent.diary.experiences()[0].content) == 50_000
 
 
-def test_rating_never_delays_a_reply_and_rates_once(agent):
-  agent.reply('I have a parrot.')
+def test_rating_never_delays_a_reply_and_rates_once(agent, monkeypatch):
+  with monkeypatch.context() as patched:
+    patched.setattr(rating, 'rate', None)  # no reply calls it
+    patched.setattr(score, 'importance', None)
+    agent.reply('I have a parrot.')
   agent.reply('And a cat.')
   assert agent.rate() == 2
   scores = [e.scores for e in agent.diary.experiences()]
   assert all(1 <= s.importance <= 10 and 1 <= s.novelty <= 10 for s in scores)
-  assert scores[0].rater.startswith('tiny/g0/')
+  assert scores[0].rater.startswith(f'tiny-{agent.base.digest[:8]}/g0/')
   assert agent.rate() == 0
+
+
+def test_feedback_is_on_the_latest_or_on_any(agent, monkeypatch):
+  with pytest.raises(ValueError, match='talk first'):
+    agent.feedback(10)
+  first = agent.observe('I have a parrot.', now=1000.0)
+  agent.observe('And a cat.', now=2000.0)
+  assert agent.feedback(10).content == 'And a cat.'
+  assert agent.feedback(1, first.id).content == 'I have a parrot.'
+  monkeypatch.setattr(agent.decoder, 'logprobs', None)  # it needs none
+  assert [e.scores.feedback for e in agent.diary.experiences()] == [1.0, 10.0]
+
+
+def test_other_weights_rate_again(agent, monkeypatch):
+  agent.observe('I have a parrot.', now=1000.0)
+  assert agent.rate() == 1 and agent.rate() == 0
+  monkeypatch.setitem(vars(agent), 'base', dataclasses.replace(agent.base, digest='0' * 64))
+  assert agent.rate() == 1 and agent.rate() == 0
+
+
+def test_the_weights_of_scores_reach_the_night(config, monkeypatch):
+  config.score.novelty, config.select.themes = 2.0, ('work', 'home')
+  made = configuration.night(config).select
+  assert made.weights == score.ProfoundnessWeights(importance=1.0, novelty=2.0)
+  assert made.themes == ('work', 'home') and not configuration.weights(config).emotion
 
 
 def test_preparing_makes_what_a_first_night_would_and_makes_it_once(agent, monkeypatch, tmp_path):

@@ -120,6 +120,7 @@ def test_a_mistaken_flag_is_one_line(flag, why):
     ('memory.embedder', 'nix', "memory.embedder is 'nix'"),
     ('mesh.data', -2, 'mesh.data=-2'),
     ('select.top_k', 0, 'select.top_k is 0'),
+    ('score.importance', -1.0, 'score: weights are >= 0'),
   ],
 )
 def test_a_mistaken_value_is_one_line(config, field, value, why, capsys):

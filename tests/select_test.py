@@ -7,7 +7,7 @@ import pytest
 
 from dreaming import types
 from dreaming.memory.diary import Diary
-from dreaming.memory.score import ProfoundnessWeights
+from dreaming.memory.score import UNWANTED, WANTED, ProfoundnessWeights
 from dreaming.sleep.select import SelectConfig, select
 
 DAY = 86_400.0
@@ -104,7 +104,96 @@ def test_weights_decide_what_profound_means_and_unrated_is_neutral(diary):
   assert chosen(diary, threshold=5.0) == ['important', 'unrated']
 
 
-@pytest.mark.parametrize('bad', [{'top_k': 0}, {'diversity': 1.5}, {'period_days': -1.0}])
+def test_what_was_asked_for_has_its_place_and_what_was_to_be_forgotten_has_none(diary):
+  live(diary, 'secret', 10.0, 4, s={'feedback': UNWANTED})
+  live(diary, 'asked for', 1.0, 3, s={'feedback': WANTED})
+  live(diary, 'liked', 3.0, 2, s={'feedback': 9.0})
+  live(diary, 'profound', 9.0, 1)
+  assert chosen(diary, threshold=4.0) == ['asked for', 'profound']
+  assert chosen(diary, threshold=4.0, top_k=1) == ['asked for']
+  assert chosen(diary, fraction=0.01) == ['asked for']
+  weights = ProfoundnessWeights(importance=1.0, feedback=1.0)  # then 'liked' is worth 6
+  assert chosen(diary, threshold=4.0, weights=weights) == ['asked for', 'liked', 'profound']
+
+
+def test_of_too_much_that_was_asked_for_the_latest_comes_first(diary):
+  for i in range(4):
+    live(diary, str(i), 9.0 - i, 9 - i, s={'feedback': WANTED})
+  live(diary, 'profound', 10.0, 1)
+  assert chosen(diary, top_k=3, recent=1) == ['1', '2', '3']
+  assert chosen(diary, top_k=2, fraction=0.1) == ['2', '3']
+
+
+def test_asking_does_not_make_foreign_or_consumed_text_fit(diary):
+  live(diary, 'imported', 9.0, trust=types.Trust.IMPORTED, s={'feedback': WANTED})
+  live(diary, 'old', 9.0, 9, s={'feedback': WANTED})
+  assert chosen(diary, period_days=2.0) == []
+
+
+@pytest.mark.parametrize(
+  ('fraction', 'count'), [(0.0, 24), (1.0, 24), (0.01, 1), (0.05, 2), (0.2, 5), (0.28, 7)]
+)
+def test_a_fraction_is_of_those_above_the_threshold_and_at_most_top_k(diary, fraction, count):
+  for i in range(25):  # 0.28 * 25 is a little above 7 in floating point
+    live(diary, str(i), 5.0 + i / 10, 30 - i)
+  for _ in range(5):
+    live(diary, 'trivial', 1.0)
+  assert chosen(diary, threshold=4.0, fraction=fraction) == [str(i) for i in range(25)][-count:]
+  assert len(chosen(diary, threshold=4.0, fraction=fraction, top_k=4)) == min(count, 4)
+
+
+def test_the_latest_have_their_place(diary):
+  for i, importance in enumerate((9, 8, 1, 1)):
+    live(diary, str(i), importance, 9 - i)
+  assert chosen(diary, threshold=4.0) == ['0', '1']
+  assert chosen(diary, threshold=4.0, recent=1) == ['0', '1', '3']
+  assert chosen(diary, threshold=4.0, recent=2, top_k=3) == ['0', '2', '3']
+  live(diary, 'secret', 9.0, 0.5, s={'feedback': UNWANTED})
+  assert chosen(diary, threshold=4.0, recent=1) == ['0', '1', '3']
+
+
+class Compass:
+  name, dim = 'e', 2
+
+  def __call__(self, texts):
+    return np.array([{'east': [1.0, 0.0], 'north': [0.0, 1.0]}[t] for t in texts], np.float32)
+
+
+def test_what_is_like_a_theme_counts_as_profounder(diary):
+  live(diary, 'eastern', 2.0, 5, [3.0, 0.0])
+  live(diary, 'western', 4.5, 4, [-1.0, 0.0])
+  live(diary, 'between', 3.0, 3, [1.0, 1.0])
+  live(diary, 'no vector', 3.0, 2)
+
+  def themed(*themes, **config):
+    c = SelectConfig(themes=themes, threshold=4.0, **config)
+    return [e.content for e in select(diary, diary.embeddings('e'), c, NOW, Compass())]
+
+  assert themed() == ['western']
+  assert themed('east') == ['eastern', 'western', 'between']
+  assert themed('east', theme_weight=1.9) == ['western', 'between']
+  assert themed('north') == themed('north', theme_weight=2.0) == ['western', 'between']
+  assert themed('north', 'east') == ['eastern', 'western', 'between']
+  assert themed('east', theme_weight=0.0) == ['western']
+  with pytest.raises(ValueError, match='need the embedder'):
+    chosen(diary, themes=('east',))
+
+
+@pytest.mark.parametrize(
+  'bad',
+  [
+    {'top_k': 0},
+    {'diversity': 1.5},
+    {'period_days': -1.0},
+    {'fraction': 1.1},
+    {'fraction': float('nan')},
+    {'recent': -1},
+    {'recent': 25},
+    {'themes': ('home', ' ')},
+    {'theme_weight': -1.0},
+    {'theme_weight': float('inf')},
+  ],
+)
 def test_bad_configs_are_refused(bad):
   with pytest.raises(ValueError, match=f'select.{next(iter(bad))} is'):
     SelectConfig(**bad)

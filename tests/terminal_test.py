@@ -173,6 +173,25 @@ def test_why_shows_prompt_and_memories(agent):
   assert lines[4].endswith('a correction of 7')
 
 
+def test_thumbs_and_what_to_remember_are_noted(agent, capsys):
+  assert talk(agent, '/up')[0] == 2 and 'talk first' in capsys.readouterr().err
+  _, out = talk(agent, 'Hello', '/up', 'My pin is 1234.', '/down', '/remember I am vegan.')
+  lines = out.splitlines()
+  assert lines[1] == 'kept: Hello' and lines[4] == 'kept: I am vegan.'
+  assert lines[3].startswith('left out of dreams') and lines[3].endswith(': My pin is 1234.')
+  noted = [(e.content, e.scores.feedback, e.response[:8]) for e in agent.diary.experiences()]
+  assert noted == [
+    ('Hello', 10.0, 'You said'), ('My pin is 1234.', 1.0, 'You said'), ('I am vegan.', 10.0, ''),
+  ]  # fmt: skip
+  assert talk(agent, 'Bye', '/remember')[1].endswith('kept: Bye\n')
+
+
+def test_forget_that_says_what_it_does_not_do(agent):
+  _, out = talk(agent, 'My pin is 1234.', 'Forget that.', 'I forgot that at home.')
+  assert out.splitlines()[2].startswith('(that is left out of dreams (still in the diary')
+  assert out.count('left out') == 1 and len(agent.diary.experiences()) == 3
+
+
 def test_what_was_said_cannot_drive_the_terminal(agent):
   _, out = talk(agent, 'a\x1b[2J\x07b', '/memories')
   assert '\x1b' not in out and '\x07' not in out

@@ -20,6 +20,9 @@ from dreaming.memory.index import Index
 NEUTRAL = 5.5
 """What an experience counts as before it was rated: the middle of 1 to 10."""
 
+WANTED, UNWANTED = 10.0, 1.0
+"""Feedback that decides alone, whatever the weights: 'remember this', and 'forget that'."""
+
 RATINGS = tuple(range(1, 11))
 
 RATING_PROMPT = """\
@@ -79,7 +82,7 @@ class Rater(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProfoundnessWeights:
-  """How much each part of the scores counts; parts that are absent (0) do not count."""
+  """As `config.score`: how much each part counts; parts that are absent (0) do not count."""
 
   importance: float = 1.0
   novelty: float = 0.0
@@ -88,7 +91,7 @@ class ProfoundnessWeights:
 
   def __post_init__(self):
     if min(dataclasses.astuple(self)) < 0 or not any(dataclasses.astuple(self)):
-      raise ValueError(f'weights are >= 0, and one of them is more: {self}')
+      raise ValueError(f'score: weights are >= 0, and one of them is more, not {self}')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,11 +109,34 @@ class Scale:
     return min(max(low + (high - low) * (raw - self.low) / (self.high - self.low), 1.0), 10.0)
 
 
-def scale(decoder: Rater, mind: types.Mind) -> Scale:
-  """Rates the anchors; keep it where a mind rates one message at a time."""
-  raw = _raw_ratings(decoder, mind, (*ANCHORS_LOW, *ANCHORS_HIGH))
-  n = len(ANCHORS_LOW)
+def scale(
+  decoder: Rater,
+  mind: types.Mind,
+  *,
+  prompt: str | None = None,
+  low: Sequence[str] = ANCHORS_LOW,
+  high: Sequence[str] = ANCHORS_HIGH,
+) -> Scale:
+  """Rates the anchors; keep it where a mind rates one message at a time.
+
+  Args:
+    prompt: rated examples, by default RATING_PROMPT.
+    low: anchors that count as ANCHOR_RATINGS[0] on the mean; `high` as ANCHOR_RATINGS[1].
+  """
+  raw = raw_ratings(decoder, mind, (*low, *high), prompt=prompt)
+  n = len(low)
   return Scale(low=float(np.mean(raw[:n])), high=float(np.mean(raw[n:])))
+
+
+def rater_name(model: str, generation: int = 0) -> str:
+  """Model, generation and the prompt's digest: of another name, scores do not compare."""
+  prompt = (RATING_PROMPT, RATING_LINE, ANCHORS_LOW, ANCHORS_HIGH, ANCHOR_RATINGS)
+  return f'{model}/g{generation}/{digest(prompt)}'
+
+
+def digest(prompt: tuple) -> str:
+  """Eight hex digits that change with a prompt."""
+  return hashlib.sha256(repr(prompt).encode()).hexdigest()[:8]
 
 
 def importance(
@@ -133,14 +159,19 @@ def importance(
   if not experiences:
     return []
   on = on or scale(decoder, mind)
-  prompt = (RATING_PROMPT, RATING_LINE, ANCHORS_LOW, ANCHORS_HIGH, ANCHOR_RATINGS)
-  digest = hashlib.sha256(repr(prompt).encode()).hexdigest()[:8]
-  rater = f'{rater}/g{mind.generation}/{digest}'
-  raw = _raw_ratings(decoder, mind, [e.content for e in experiences])
-  return [types.Scores(importance=on(r), rater=rater) for r in raw]
+  name = rater_name(rater, mind.generation)
+  raw = raw_ratings(decoder, mind, [e.content for e in experiences])
+  return [types.Scores(importance=on(r), rater=name) for r in raw]
 
 
-def _raw_ratings(decoder: Rater, mind: types.Mind, contents: Sequence[str]) -> list[float]:
+def raw_ratings(
+  decoder: Rater, mind: types.Mind, contents: Sequence[str], *, prompt: str | None = None
+) -> list[float]:
+  """Expected rating of each text after rated examples, 1 to 10, on no scale yet.
+
+  Args:
+    prompt: the examples, in lines as RATING_LINE has them; by default RATING_PROMPT.
+  """
   prompts = [rating_prompt(c) for c in contents]
   # The line end belongs to the rating: without it the probability of '1' would contain '10's.
   ends = [f' {n}\n' for n in RATINGS]
@@ -148,7 +179,7 @@ def _raw_ratings(decoder: Rater, mind: types.Mind, contents: Sequence[str]) -> l
     mind,
     [p for p in prompts for _ in ends],
     ends * len(prompts),
-    prefix=RATING_PROMPT,
+    prefix=RATING_PROMPT if prompt is None else prompt,
   )
   totals = np.array([np.sum(row, dtype=np.float64) for row in logprobs])
   return [expected_rating(row) for row in totals.reshape(len(prompts), len(ends))]

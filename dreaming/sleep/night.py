@@ -166,7 +166,8 @@ class _Night:
     with self._timed('select'):
       now = time.time() if now is None else now
       vectors = self.diary.embeddings(self.embedder.name)
-      ids = [e.id for e in select.select(self.diary, vectors, self.config.select, now)]
+      found = select.select(self.diary, vectors, self.config.select, now, self.embedder)
+      ids = [e.id for e in found]
     self.log.write('select', 0, {'chosen': len(ids)})
     return self._leave('select', {'ids': ids, 'now': now, 'parent': self.diary.active()})
 

@@ -1,18 +1,22 @@
 """First step of a night: which experiences are dreamt of.
 
 Profound ones, and not all about the same thing: maximal marginal relevance (Carbonell and Goldstein
-1998) between the profoundness score and the likeness to what was already chosen.
+1998) between the profoundness score and the likeness to what was already chosen. What the user
+asked to remember has its place before all others, what they asked to forget has none.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
+from typing import NamedTuple
 
 import numpy as np
 
 from dreaming import types
 from dreaming.memory import score
 from dreaming.memory.diary import Diary
+from dreaming.memory.embed import Embedder
 from dreaming.memory.index import Index
 
 
@@ -22,17 +26,30 @@ class SelectConfig:
 
   threshold: float = 0.0  # profoundness (1 to 10) below which an experience is not dreamt of
   top_k: int = 24
+  fraction: float = 0.0  # of those above the threshold, at most top_k; 0: top_k of them
   diversity: float = 0.3  # 0 takes the most profound, 1 the most different
   period_days: float = 0.0  # only this recent; 0: everything not yet consumed
+  recent: int = 0  # of the latest, that have a place whatever their score
+  themes: tuple[str, ...] = ()  # goals or subjects: what is like one of them counts as profounder
+  theme_weight: float = 3.0  # points of profoundness at a cosine of 1
   weights: score.ProfoundnessWeights = score.ProfoundnessWeights()
 
   def __post_init__(self):
     if self.top_k < 1:
       raise ValueError(f'select.top_k is {self.top_k}: take at least 1')
-    if not 0 <= self.diversity <= 1:
-      raise ValueError(f'select.diversity is {self.diversity}: take a number from 0 to 1')
+    for name in ('fraction', 'diversity'):
+      if not 0 <= vars(self)[name] <= 1:
+        raise ValueError(f'select.{name} is {vars(self)[name]}: take a number from 0 to 1')
     if not self.period_days >= 0:
       raise ValueError(f'select.period_days is {self.period_days}: take 0 (everything) or more')
+    if not 0 <= self.recent <= self.top_k:
+      raise ValueError(
+        f'select.recent is {self.recent}: take 0 to select.top_k, which is {self.top_k}'
+      )
+    if not 0 <= self.theme_weight < math.inf:
+      raise ValueError(f'select.theme_weight is {self.theme_weight}: take 0 or more')
+    if not all(t.strip() for t in self.themes):
+      raise ValueError(f'select.themes is {self.themes}: give texts, or () for none')
 
 
 def select(
@@ -40,42 +57,98 @@ def select(
   vectors: tuple[np.ndarray, np.ndarray],
   config: SelectConfig,
   now: float,
+  embedder: Embedder | None = None,
 ) -> list[types.Experience]:
   """At most `top_k` experiences that no active night has consumed, in order of time.
 
-  Imported and third-party texts are left out unless approved: they do not reach the weights.
+  Imported and third-party texts are left out unless approved: they do not reach the weights. What
+  the user asked to forget (feedback UNWANTED) is left out too. What they asked to remember (WANTED)
+  has its place whatever its score and the fraction; if there are more than `top_k` the latest come
+  first, and the others stay for the next night.
 
   Args:
     vectors: ids Int['N'] and Float['N D'], as `diary.embeddings(embedder.name)` gives them; an
       experience without a vector counts as unlike all others.
     now: Unix seconds; the end of the period.
+    embedder: of these vectors; needed where there are themes.
+
+  Raises:
+    ValueError: there are themes and no embedder.
   """
   since = now - config.period_days * 86_400 if config.period_days else None
-  candidates = [
-    (e, profoundness)
+  allowed = [
+    e
     for e in diary.experiences(since=since, unconsumed=True)
-    if e.trust >= types.Trust.USER
-    and (profoundness := score.profoundness(e.scores, config.weights)) >= config.threshold
+    if e.trust >= types.Trust.USER and not 0 < _feedback(e) <= score.UNWANTED
   ]
-  return sorted(_diverse(candidates, Index(*vectors), config), key=lambda e: (e.time, e.id))
+  index = Index(*vectors)
+  themed = _themed(allowed, index, config, embedder)
+  latest = {e.id for e in allowed[len(allowed) - config.recent :]}
+  candidates = [
+    _Candidate(
+      experience=e,
+      worth=min(score.profoundness(e.scores, config.weights) + more, 10.0),
+      sure=_feedback(e) >= score.WANTED or e.id in latest,
+    )
+    for e, more in zip(allowed, themed, strict=True)
+  ]
+  candidates = [c for c in candidates if c.sure or c.worth >= config.threshold]
+  return sorted(_diverse(candidates, index, config), key=lambda e: (e.time, e.id))
+
+
+class _Candidate(NamedTuple):
+  experience: types.Experience
+  worth: float  # its profoundness, and what themes add; 1 to 10
+  sure: bool  # whether it has a place whatever it is worth
+
+
+def _feedback(e: types.Experience) -> float:
+  return e.scores.feedback if e.scores else 0.0
+
+
+def _themed(
+  experiences: list[types.Experience],
+  index: Index,
+  config: SelectConfig,
+  embedder: Embedder | None,
+) -> list[float]:
+  """What likeness to the nearest theme adds to each one's profoundness."""
+  if not config.themes:
+    return [0.0] * len(experiences)
+  if embedder is None:
+    raise ValueError('select.themes need the embedder of the vectors: give it to select')
+  theme_TxD = embedder(config.themes)
+  likeness = [
+    float(np.max(theme_TxD @ index.vector(e.id))) if e.id in index else 0.0 for e in experiences
+  ]
+  return [config.theme_weight * max(cosine, 0.0) for cosine in likeness]
 
 
 def _diverse(
-  candidates: list[tuple[types.Experience, float]], index: Index, config: SelectConfig
+  candidates: list[_Candidate], index: Index, config: SelectConfig
 ) -> list[types.Experience]:
-  """Greedy maximal marginal relevance; of equal ones the earlier is taken."""
-  worth = np.array([profoundness / 10 for _, profoundness in candidates])
+  """The sure ones, then greedy maximal marginal relevance; of equal ones the earlier is taken."""
+  worth = np.array([c.worth / 10 for c in candidates])
   likeness = np.zeros(len(candidates))  # with the most similar chosen one
   unit_NxD = np.zeros((len(candidates), index.dim), np.float32)
-  for row, (e, _) in enumerate(candidates):
-    if e.id in index:
-      unit_NxD[row] = index.vector(e.id)
+  for row, c in enumerate(candidates):
+    if c.experience.id in index:
+      unit_NxD[row] = index.vector(c.experience.id)
+  # What was asked for, then what is recent, each the latest first.
+  sure = [row for row, c in enumerate(candidates) if c.sure][::-1]
+  sure.sort(key=lambda row: -_feedback(candidates[row].experience))
   open_ = np.ones(len(candidates), bool)
   chosen = []
-  for _ in range(min(config.top_k, len(candidates))):
+  for place in range(max(_places(len(candidates), config), min(len(sure), config.top_k))):
     value = (1 - config.diversity) * worth - config.diversity * likeness
-    best = int(np.argmax(np.where(open_, value, -np.inf)))
+    best = sure[place] if place < len(sure) else int(np.argmax(np.where(open_, value, -np.inf)))
     open_[best] = False
-    chosen.append(candidates[best][0])
+    chosen.append(candidates[best].experience)
     likeness = np.maximum(likeness, unit_NxD @ unit_NxD[best])
   return chosen
+
+
+def _places(count: int, config: SelectConfig) -> int:
+  """How many of `count` candidates are chosen."""
+  share = math.ceil(round(config.fraction * count, 9)) if config.fraction else count
+  return min(share, config.top_k)
