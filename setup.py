@@ -25,7 +25,7 @@ EXTRAS = {
     'onnxruntime>=1.23',
     'pillow>=12',
     # 3.10 asks for opencv-python-headless, which overwrites the opencv-python that gemma brings.
-    'rapidocr>=3.9,<3.10',
+    'rapidocr>=3.9.2,<3.10',
   ],
   'serve': ['sse-starlette>=3', 'starlette>=1', 'uvicorn>=0.54'],
   'tpu': ['jax[tpu]'],  # libtpu is pinned by jax itself

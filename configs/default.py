@@ -65,7 +65,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.senses.max_seconds = 600.0  # of a sound
   c.senses.max_text = 8_000  # characters read or heard; the rest is left out
   c.senses.min_tag = 0.3  # probability from which it is said what a picture shows
-  c.senses.min_read = 0.7  # score from which a line of text counts as read
+  c.senses.min_read = 0.8  # score from which a line of text counts as read
   c.senses.whisper = 'embedded'  # tiny.en; or the directory of a Whisper for CTranslate2
   c.senses.language = ''  # of speech, as 'de'; '' finds out
 

@@ -30,7 +30,7 @@ class SensesConfig:
   max_seconds: float = 600.0
   max_text: int = 8_000
   min_tag: float = 0.3
-  min_read: float = 0.7
+  min_read: float = 0.8
   whisper: str = 'embedded'
   language: str = ''
 
