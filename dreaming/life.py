@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ml_collections import ConfigDict
 
@@ -15,7 +15,9 @@ from dreaming.identity.bluegreen import BlueGreen, IdentityLock
 from dreaming.memory import embed, index
 from dreaming.memory import recall as recall_lib
 from dreaming.memory.diary import Diary
-from dreaming.types import Mind
+from dreaming.memory.senses import perception
+from dreaming.memory.senses.media import MediaStore
+from dreaming.types import Media, Mind
 
 if TYPE_CHECKING:  # a second of imports that only a night needs
   from dreaming.sleep import night
@@ -43,6 +45,7 @@ class Life:
       config, 'memory', recall_lib.RecallConfig, beside=('embedder', 'encoder')
     )
     self._weights = configuration.weights(config)
+    self._senses = configuration.group(config, 'senses', perception.SensesConfig)
     self._mesh = configuration.group(config, 'mesh', sharding.MeshConfig)
     self.life = configuration.group(config, 'life', configuration.LifeConfig)
     self.sampler = decode.Sampler(
@@ -53,6 +56,7 @@ class Life:
     )
     self.workdir = pathlib.Path(config.workdir).expanduser()
     self.cache = configuration.cache(config)
+    self.media = MediaStore(self.workdir / 'media')
     self._lock = IdentityLock(self.workdir)
     try:
       # Messages are checked before they are answered; what was answered is always kept.
@@ -118,6 +122,10 @@ class Life:
   @property
   def base_mind(self) -> Mind:
     return Mind(params=self.base.params, generation=0)
+
+  def perceive(self, path: str | pathlib.Path) -> tuple[Media, dict[str, Any]]:
+    """Looks at a picture or listens to a sound, and keeps it; see perception.perceive."""
+    return perception.perceive(path, self.media, self._senses)
 
   def close(self) -> None:
     self.diary.close()

@@ -6,6 +6,7 @@ standard input is read line by line, one message each, and the replies are lines
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from dreaming import report
 from dreaming.agent import Agent
 from dreaming.memory import feedback
 from dreaming.memory.score import UNWANTED, WANTED
-from dreaming.types import Status
+from dreaming.types import Status, Trust
 
 HELP = """\
 /sleep            one night: dream of what was said, learn it, and serve it if it passes
@@ -28,6 +29,9 @@ HELP = """\
 /why              what stood behind the last reply
 /up, /down        dream of the last message for sure, or never
 /remember [TEXT]  the same as /up, or: keep TEXT, without a reply
+/show FILE [TEXT] look at a picture or hear a sound, with what you say about it: kept as others'
+                  words, recalled and not dreamt of
+/voice FILE       a voice note of yours: its words are kept as yours
 /help, /quit      this, and the end"""
 
 LEFT_OUT = 'left out of dreams (still in the diary; diary.forget deletes)'
@@ -95,6 +99,8 @@ class _Chat:
       '/up': lambda _: self._feedback(WANTED),
       '/down': lambda _: self._feedback(UNWANTED),
       '/remember': self._remember,
+      '/show': self._show,
+      '/voice': self._voice,
     }
 
   # ---- Loops ----
@@ -231,6 +237,31 @@ class _Chat:
     e = self._agent.feedback(value)
     self._say(f'{"kept" if value == WANTED else LEFT_OUT}: {_line(e.content)}')
 
+  def _show(self, rest: str) -> None:
+    path, text = _file(rest, '/show FILE [what you say about it]')
+    media, metadata = self._agent.perceive(path)
+    self._agent.observe(
+      text or ('Look at this.' if media.kind == 'image' else 'Listen to this.'),
+      kind='observation',
+      media=(media,),
+      trust=Trust.THIRD_PARTY,  # whoever made the picture wrote what stands in it
+      metadata={'media': [metadata]},
+    )
+    self._say(media.description)
+
+  def _voice(self, rest: str) -> None:
+    path, text = _file(rest, '/voice FILE')
+    if text:
+      raise ValueError(f'/voice {_line(rest)}: give one FILE, in quotes where it has spaces')
+    media, metadata = self._agent.perceive(path)
+    said = ' '.join(text for _, _, text in metadata.get('segments', ()))
+    if not said:
+      raise ValueError(f'{_line(path)}: no speech is heard there; /show takes pictures and sounds')
+    # The words are the message itself: as a description, too, they would be read twice.
+    media = dataclasses.replace(media, description=f'a voice note of {metadata["seconds"]:.0f} s')
+    self._agent.observe(said, media=(media,), metadata={'media': [metadata]})
+    self._say(said)
+
   def _say(self, text: str) -> None:
     self._out.write(printable(text) + '\n')
     self._out.flush()
@@ -238,6 +269,15 @@ class _Chat:
   def _complain(self, error: Exception) -> None:
     self._out.flush()
     print(printable(_line(str(error))), file=sys.stderr, flush=True)
+
+
+def _file(rest: str, usage: str) -> tuple[str, str]:
+  """The file that a command names, in quotes where it has spaces, and what follows it."""
+  quote = rest[:1] if rest[:1] in ('"', "'") else ''
+  path, end, text = rest[len(quote) :].partition(quote or ' ')
+  if not path or (quote and not end):
+    raise ValueError(f'{usage}: name a file, in quotes where its name has spaces')
+  return path, text.strip()
 
 
 def _date(time: float) -> str:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv/ in the project's root, with the core and the extras that are asked for.
 #
-#   bash launch/setup.sh [EXTRA ...]        extras: embedded official serve dev tpu
+#   bash launch/setup.sh [EXTRA ...]        extras: embedded official senses serve dev tpu
 #
 # Finds a Python 3.12 or 3.13 on PATH, then in pyenv, then lets uv bring one. Versions come from
 # requirements.txt. Does nothing, and quickly, when all is there. Works from any directory; needs no
@@ -109,8 +109,8 @@ install() {
 
 for extra in "$@"; do
   case "$extra" in
-    embedded | official | serve | dev | tpu) ;;
-    *) say "unknown extra '$extra'; there are: embedded official serve dev tpu"; exit 2 ;;
+    embedded | official | senses | serve | dev | tpu) ;;
+    *) say "unknown extra '$extra'; there are: embedded official senses serve dev tpu"; exit 2 ;;
   esac
 done
 

@@ -9,7 +9,7 @@
 set -euo pipefail
 
 root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)"
-bash "$root/launch/setup.sh" embedded official serve dev
+bash "$root/launch/setup.sh" embedded official senses serve dev
 cd "$root"
 reports="$(mktemp -d)"
 trap 'rm -rf -- "$reports"' EXIT

@@ -1,8 +1,9 @@
 """Judges one run of pytest: python launch/verdict.py NAME REPORT.xml EXIT_CODE
 
 After a full set-up nothing is missing, so a skipped test is a test that was lost: only one whose
-reason begins with "hardware:" (no such device here) may be skipped. Prints one line with counts and
-duration; exits with 1 unless all is well.
+reason begins with "hardware:" (no such device here) or "system:" (a program that the set-up cannot
+bring, for want of root rights) may be skipped. Prints one line with counts and duration, and which
+programs were missing; exits with 1 unless all is well.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import pathlib
 import sys
 import xml.etree.ElementTree as ElementTree
 
-ALLOWED = 'hardware:'
+ALLOWED = ('hardware:', 'system:')
 
 
 def judge(report: pathlib.Path, code: int) -> tuple[str, list[str]]:
@@ -45,7 +46,9 @@ def judge(report: pathlib.Path, code: int) -> tuple[str, list[str]]:
     wrong.append(f'{failed} failed')
   passed = tests - skipped - failed
   seconds = float(suite.get('time', 0))
-  return f'{passed} passed, {failed} failed, {skipped} skipped in {seconds:.1f} s', wrong
+  reasons = {s.get('message', '') for s in suite.iter('skipped')}
+  missing = ''.join(f'; {r}' for r in sorted(reasons) if r.startswith('system:'))
+  return f'{passed} passed, {failed} failed, {skipped} skipped in {seconds:.1f} s{missing}', wrong
 
 
 def main(argv: list[str]) -> int:

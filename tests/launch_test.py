@@ -93,8 +93,10 @@ def test_scripts_parse_and_are_strict(script):
 
 def test_ci_runs_the_tests_and_nothing_else():
   lines = (ROOT / '.ci' / 'run').read_text().splitlines()
-  commands = [line for line in lines if line and not line.startswith(('#', 'set ', 'cd '))]
-  assert commands == ['bash launch/test.sh']
+  commands = [line for line in lines if line and not line.startswith(('#', 'set ', 'cd ', '  '))]
+  *system, last = commands
+  assert last == 'bash launch/test.sh'
+  assert len(system) == 2 and system[0].startswith('command -v espeak-ng')
 
 
 def test_setup_passes_over_shims_that_do_not_run(machine):
@@ -322,6 +324,7 @@ def test_sweep_refuses_flags(flags, tmp_path):
     ('import pytest; pytest.importorskip("nothing_of_that_name")', 'nothing may be missing'),
     ('import pytest\ndef test_a(): pass\ndef test_b(): pytest.skip("no weights")', 'no weights'),
     ('import pytest\ndef test_a(): pass\ndef test_b(): pytest.skip("hardware: no GPU")', ''),
+    ('import pytest\ndef test_a(): pass\ndef test_b(): pytest.skip("system: no espeak-ng")', ''),
     ('import pytest\ndef test_a(): pass\n@pytest.mark.xfail\ndef test_b(): assert 0', ''),
     ('', 'no test ran'),
     ('import pytest\ndef test_a(): pytest.skip("hardware: no GPU")', 'no test ran'),
@@ -336,7 +339,7 @@ def test_verdict(tmp_path, body, wrong):
   line, problems = verdict.judge(tmp_path / 'r.xml', code)
   assert bool(problems) == bool(wrong), problems
   assert wrong in ' '.join(problems)
-  assert ' s' in line
+  assert ' s' in line and ('; system: no espeak-ng' in line) == ('system:' in body)
 
 
 def test_verdict_without_a_report(tmp_path):

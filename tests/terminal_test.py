@@ -18,7 +18,7 @@ from dreaming import terminal
 from dreaming.agent import Agent, Why
 from dreaming.memory.recall import Recalled
 from dreaming.sleep.outcome import Outcome
-from dreaming.types import QA, Dream, Manifest, Quality, Scores, Status
+from dreaming.types import QA, Dream, Manifest, Media, Quality, Scores, Status, Trust
 
 
 class Echo(Agent):
@@ -264,3 +264,72 @@ def test_on_a_terminal_control_c_stops_a_reply_and_not_the_talk(tmp_path):
     process.wait()
     os.close(main)
   assert 'wait' in (workdir / 'history').read_text()
+
+
+# ---- Pictures and sounds ----
+
+
+@pytest.fixture
+def seen(agent, monkeypatch):
+  """What is perceived in any file: a cat, or, in .wav files, words."""
+  paths = []
+
+  def perceive(path):
+    paths.append(path)
+    if path.endswith('none'):
+      raise FileNotFoundError(f'no file at {path}')
+    if path.endswith('.wav'):
+      segments = [] if 'silence' in path else [[0.0, 1.0, 'I have a parrot.'], [1.0, 2.0, 'Yes.']]
+      said = ' '.join(text for *_, text in segments)
+      media = Media(kind='audio', digest='a' * 64, description=f'someone says: {said}')
+      return media, {'name': path, 'seconds': 2.0, 'segments': segments}
+    return Media(kind='image', digest='b' * 64, description='a cat'), {'name': path}
+
+  monkeypatch.setattr(agent, 'perceive', perceive)
+  return paths
+
+
+@pytest.mark.parametrize(
+  'line, path, said',
+  [
+    ('/show cat.jpg', 'cat.jpg', 'Look at this.'),
+    ('/show cat.jpg  This is Miso.', 'cat.jpg', 'This is Miso.'),
+    ('/show "my cat.jpg" This is "Miso".', 'my cat.jpg', 'This is "Miso".'),
+    ("/show 'my cat.jpg'", 'my cat.jpg', 'Look at this.'),
+    ('/show purr.wav', 'purr.wav', 'Listen to this.'),
+  ],
+)
+def test_what_is_shown_is_observed_and_not_trusted(agent, seen, line, path, said):
+  code, out = talk(agent, line)
+  assert code == 0 and seen == [path]
+  (e,) = agent.diary.experiences()
+  assert (e.content, e.kind, e.trust) == (said, 'observation', Trust.THIRD_PARTY)
+  assert [m.description for m in e.media] == [out.strip()]
+  assert e.metadata['media'][0]['name'] == path
+
+
+def test_a_voice_note_is_the_users_own_words(agent, seen):
+  code, out = talk(agent, '/voice note.wav')
+  assert (code, out) == (0, 'I have a parrot. Yes.\n') and seen == ['note.wav']
+  (e,) = agent.diary.experiences()
+  assert (e.content, e.trust) == ('I have a parrot. Yes.', Trust.USER)
+  assert e.media[0].description == 'a voice note of 2 s'
+
+
+@pytest.mark.parametrize(
+  'line, why',
+  [
+    ('/show', 'name a file'),
+    ('/voice', 'name a file'),
+    ('/show "cat.jpg', 'name a file'),
+    ('/show none', 'no file at none'),
+    ('/voice cat.jpg', 'no speech is heard'),
+    ('/voice silence.wav', 'no speech is heard'),
+    ('/voice a b.wav', 'in quotes'),
+  ],
+)
+def test_what_cannot_be_shown_is_one_line_and_nothing_is_kept(agent, seen, line, why, capsys):
+  code, _ = talk(agent, line)
+  err = capsys.readouterr().err
+  assert code == 2 and why in err and err.count('\n') == 1
+  assert not agent.diary.experiences()
