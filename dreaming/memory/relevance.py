@@ -136,5 +136,7 @@ def _without(names: set[str], query: str) -> str:
 
 def _share(names: set[str], line: Line) -> float:
   """Share of the names that a memory's words or speaker have."""
-  has = {w.casefold() for w in _WORD.findall(f'{line.speaker} {line.content}')}
-  return len(names & has) / len(names)
+  text = f'{line.speaker} {line.content}'.casefold()
+  if not any(n in text for n in names):  # most have none, and this is quick
+    return 0.0
+  return len(names.intersection(_WORD.findall(text))) / len(names)
