@@ -151,16 +151,14 @@ class Diary(Words, Nights):
     limit: int | None = None,
   ) -> list[int]:
     """Ids of the latest experiences, of all or of one speaker, kind or session, newest first."""
+    asked = {'speaker =': speaker, 'kind =': kind, 'session =': session}
+    asked |= {'time >=': since, 'time <': until}
+    asked = {k: v for k, v in asked.items() if v is not None}
+    where = ' AND '.join(f'{k} ?' for k in asked) or '1'
     rows = self._run(
-      'SELECT id FROM experiences WHERE (:since IS NULL OR time >= :since)'
-      ' AND (:until IS NULL OR time < :until) AND (:speaker IS NULL OR speaker = :speaker)'
-      ' AND (:kind IS NULL OR kind = :kind) AND (:session IS NULL OR session = :session)'
-      ' ORDER BY time DESC, id DESC LIMIT :limit',
-      {
-        'since': since, 'until': until, 'speaker': speaker, 'kind': kind, 'session': session,
-        'limit': -1 if limit is None else limit,
-      },
-    )  # fmt: skip
+      f'SELECT id FROM experiences WHERE {where} ORDER BY time DESC, id DESC LIMIT ?',
+      (*asked.values(), -1 if limit is None else limit),
+    )
     return [i for (i,) in rows]
 
   def lines(self, ids: Iterable[int]) -> list[tuple[int, float, str, str, float | None]]:
