@@ -415,6 +415,67 @@ def test_a_file_that_cannot_be_trusted_is_refused_untouched(path, harm, message)
   assert path.read_bytes() == before
 
 
+# ---- Versions ----
+
+
+def first_version(path):
+  """A diary as the first version of the schema had it, with one experience and its picture."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  db = apsw.Connection(str(path))
+  db.execute('PRAGMA journal_mode = WAL')
+  db.execute(schema._FIRST)
+  db.execute(f'PRAGMA application_id = {schema.APPLICATION_ID}')
+  db.execute('PRAGMA user_version = 1')
+  db.execute(
+    'INSERT INTO experiences (time, kind, speaker, content, response, trust, session, metadata)'
+    " VALUES (1, 'chat', 'Ana', 'My parrot sings.', '', 2, 's', '{}')"
+  )
+  db.execute("INSERT INTO media VALUES (1, 0, 'image', '00', 'a lighthouse')")
+  db.close()
+
+
+def version_of(path):
+  db = apsw.Connection(str(path))
+  try:
+    return db.execute('PRAGMA user_version').get
+  finally:
+    db.close()
+
+
+def test_an_earlier_version_is_brought_up_to_date_and_kept(path):
+  first_version(path)
+  with Diary(path) as diary:
+    assert [e.content for e in diary.experiences()] == ['My parrot sings.']
+    assert [*diary.by_words('parrot', 5)] == [*diary.by_words('lighthouse', 5)] == [1]
+    say(diary)
+    assert len(diary.by_words('parrot', 5)) == 2
+  assert version_of(path) == schema.VERSION
+  kept = path.with_name('diary.sqlite.v1')
+  assert version_of(kept) == 1
+  before = kept.read_bytes()
+  with Diary(path):
+    assert kept.read_bytes() == before
+
+
+def test_an_update_that_fails_changes_nothing(path, monkeypatch):
+  first_version(path)
+  with monkeypatch.context() as m:
+    m.setattr(schema, '_STEPS', (*schema._STEPS[:1], schema._WORDS + 'CREATE TABLE state (id);'))
+    with pytest.raises(apsw.SQLError):
+      Diary(path)
+  assert version_of(path) == 1
+  with Diary(path) as diary:
+    assert [*diary.by_words('parrot', 5)] == [1]
+
+
+def test_a_copy_that_was_not_finished_is_made_again(path):
+  first_version(path)
+  path.with_name('diary.sqlite.v1.part').write_bytes(b'half')
+  with Diary(path):
+    assert version_of(path.with_name('diary.sqlite.v1')) == 1
+  assert not path.with_name('diary.sqlite.v1.part').exists()
+
+
 def test_a_path_that_cannot_be_opened_is_one_clear_line(tmp_path):
   (tmp_path / 'diary.sqlite').mkdir()
   with pytest.raises(OSError, match='cannot be opened') as error:

@@ -23,7 +23,8 @@ from dreaming.memory.index import Index
 _POOL = 64  # memories that each way of finding brings
 _SOMEONE = 'someone'
 _WORD = re.compile(r'\w+')
-_BEGINS = re.compile(r'(?:^|[.!?:]\s)\W*$')  # what is before a word that begins a sentence
+# What is before a word that begins a sentence, which 'Dr.' does not end.
+_BEGINS = re.compile(r'(?:^|(?<!\bDr)(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bSt)[.!?:]\s)\W*$')
 _NUMBER, _YEAR = re.compile(r'\d{3}'), re.compile(r'(?:19|20)\d\d')
 _NO_NAMES = {'i', *(n.casefold() for n in (*calendar.day_name, *calendar.month_name))}
 
