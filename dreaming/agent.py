@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
@@ -25,7 +25,7 @@ from dreaming.days import Day
 from dreaming.memory import embed, rating
 from dreaming.memory.recall import Recalled
 from dreaming.recollection import Recollection
-from dreaming.types import Dream, Experience, Generation
+from dreaming.types import Dream, Experience, Generation, Media
 
 if TYPE_CHECKING:  # a second of imports that only a night needs
   from dreaming.sleep import night
@@ -82,6 +82,8 @@ class Agent(Recollection):
     now: float | None = None,
     retrieval: bool = True,
     stream: bool = False,
+    media: Sequence[Media] = (),
+    metadata: Mapping[str, Any] | None = None,
   ) -> str | Iterator[str]:
     """Answers a message and logs both in the diary.
 
@@ -92,13 +94,16 @@ class Agent(Recollection):
       retrieval: whether memories come to mind.
       stream: return an iterator over pieces of the reply. It logs when it ends, also when it is
         left early: then as much as was said.
+      media: what came with it, as `perceive` has it; kept, and searched with the text.
+      metadata: kept with it.
 
     Raises:
       ValueError: the message is empty or too long. Nothing is logged then.
     """
     self._check(text)
     now = time.time() if now is None else now
-    pieces = self._speak(text, user or self.life.user, now, retrieval)
+    fields = {'media': tuple(media), 'metadata': dict(metadata or {})}
+    pieces = self._speak(text, user or self.life.user, now, retrieval, fields)
     return pieces if stream else ''.join(pieces)
 
   def observe(
@@ -281,6 +286,23 @@ class Agent(Recollection):
     self._turns.clear()
     return mind.generation
 
+  def forget(self, ids: Iterable[int]) -> int:
+    """Deletes experiences with their media, vectors and dreams; returns how many they were.
+
+    What nights have learned of them is in the generations until one is rolled back.
+
+    Raises:
+      ValueError: a night is running.
+    """
+    gone = self.diary.experiences(ids=ids)
+    count = self.diary.forget(e.id for e in gone)
+    kept = self.diary.digests()
+    for digest in {m.digest for e in gone for m in e.media} - kept:
+      self.media.remove(digest)
+    self.forget_indexes()
+    self._turns.clear()
+    return count
+
   # ---- Parts ----
 
   def _check(self, text: str) -> None:
@@ -298,7 +320,9 @@ class Agent(Recollection):
         'decode.max_message_bytes'
       )
 
-  def _speak(self, text: str, user: str, now: float, retrieval: bool) -> Iterator[str]:
+  def _speak(
+    self, text: str, user: str, now: float, retrieval: bool, fields: dict[str, Any]
+  ) -> Iterator[str]:
     asks = chat.is_question(text)
     reads = retrieval and (asks or self._model.instruct)
     recalled = self._notes([text], user, now)[0] if reads else []
@@ -337,6 +361,7 @@ class Agent(Recollection):
           yield piece
       whole = True
     finally:  # whatever happened: what the user said is not lost
-      metadata = {'generation': mind.generation} | ({} if whole else {'interrupted': True})
-      self.observe(text, said.strip(), user=user, now=now, metadata=metadata)
+      fields['metadata'] |= {'generation': mind.generation}
+      fields['metadata'] |= {} if whole else {'interrupted': True}
+      self.observe(text, said.strip(), user=user, now=now, **fields)
       turns.append(chat.Turn(text=text, response=said.strip()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
+import shutil
 from typing import TYPE_CHECKING, Any, Self
 
 from ml_collections import ConfigDict
@@ -114,6 +115,12 @@ class Life:
       return self.index
     path = self.workdir / 'index' / f'{self.encoder.name}.usearch'
     return index.build(self.diary, self.encoder, path=path)
+
+  def forget_indexes(self) -> None:
+    """After something was forgotten: they are made anew, and what is on the disk of them goes."""
+    for name in ('index', 'memories_index'):
+      self.__dict__.pop(name, None)
+    shutil.rmtree(self.workdir / 'index', ignore_errors=True)
 
   @property
   def max_message_bytes(self) -> int:

@@ -10,7 +10,7 @@ import dataclasses
 import datetime
 import sys
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from rich.console import Console
 
@@ -31,7 +31,7 @@ HELP = """\
 /remember [TEXT]  the same as /up, or: keep TEXT, without a reply
 /show FILE [TEXT] look at a picture or hear a sound, with what you say about it: kept as others'
                   words, recalled and not dreamt of
-/voice FILE       a voice note of yours: its words are kept as yours
+/voice FILE       a voice note of yours: its words are yours, and are answered
 /help, /quit      this, and the end"""
 
 LEFT_OUT = 'left out of dreams (still in the diary; diary.forget deletes)'
@@ -156,13 +156,16 @@ class _Chat:
     elif command.startswith('/'):
       self._say(f'{printable(command)} is no command; /help lists them')
     else:
-      for piece in self._agent.reply(text, stream=True):
-        self._out.write(printable(piece))
-        self._out.flush()
-      self._say('')
+      self._answer(text)
       asked = feedback.find(text)
       if asked and asked.value == UNWANTED:  # noted when it is rated, before the next night
         self._say(f'(that is {LEFT_OUT})')
+
+  def _answer(self, text: str, **fields: Any) -> None:
+    for piece in self._agent.reply(text, stream=True, **fields):
+      self._out.write(printable(piece))
+      self._out.flush()
+    self._say('')
 
   # ---- Commands ----
 
@@ -259,8 +262,8 @@ class _Chat:
       raise ValueError(f'{_line(path)}: no speech is heard there; /show takes pictures and sounds')
     # The words are the message itself: as a description, too, they would be read twice.
     media = dataclasses.replace(media, description=f'a voice note of {metadata["seconds"]:.0f} s')
-    self._agent.observe(said, media=(media,), metadata={'media': [metadata]})
-    self._say(said)
+    self._say(f'> {said}')
+    self._answer(said, media=(media,), metadata={'media': [metadata]})
 
   def _say(self, text: str) -> None:
     self._out.write(printable(text) + '\n')

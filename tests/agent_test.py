@@ -13,10 +13,10 @@ from configs import tiny
 from dreaming import arms, configuration, days
 from dreaming.agent import Agent
 from dreaming.brain import chat, prompts
-from dreaming.memory import rating, rerank, score
+from dreaming.memory import embed, rating, rerank, score
 from dreaming.memory.recall import Recalled
 from dreaming.sleep import examine
-from dreaming.types import Experience, Mind
+from dreaming.types import Experience, Media, Mind
 
 DAY = days.Day(
   user='Priya',
@@ -519,3 +519,52 @@ def test_days_take_commas_from_flags():
 )
 def test_what_only_asks_tells_nothing(message, only):
   assert chat.only_asks(message) is only
+
+
+# ---- Forgetting ----
+
+
+def test_what_is_forgotten_is_recalled_no_more_and_its_media_go(agent):
+  shared, own = (agent.media.put(data) for data in (b'shared', b'own'))
+  media = [Media(kind='image', digest=d, description='a lighthouse') for d in (shared, own)]
+  gone = agent.observe('The lighthouse of Ponta.', media=media, now=1000.0)
+  kept = agent.observe('Another one.', media=media[:1], now=2000.0)
+  assert {e.id for e in agent.memories('lighthouse')} == {gone.id, kept.id}
+  (agent.workdir / 'index').mkdir()
+  assert agent.forget([gone.id, 99]) == 1
+  assert [e.id for e in agent.memories('lighthouse')] == [kept.id]
+  assert [*agent.media.digests()] == [shared]
+  assert not (agent.workdir / 'index').exists()
+  agent.observe('The parrot.', now=3000.0)
+  assert [e.content for e in agent.memories('parrot')][:1] == ['The parrot.']
+
+
+# ---- The encoder ----
+
+
+def test_recall_may_have_vectors_of_its_own(config, voice, monkeypatch):
+  """The diary keeps both, and each is searched with its own."""
+
+  class Backwards:
+    name, dim = 'backwards', 256
+
+    def __init__(self, of):
+      self._of = of
+
+    def __call__(self, texts):
+      return self._of([' '.join(reversed(t.split())) for t in texts])[:, ::-1]
+
+  make = embed.make
+  monkeypatch.setattr(
+    embed, 'make', lambda n, encoders=False: Backwards(make('wordllama')) if encoders else make(n)
+  )
+  config.memory.encoder = 'another'
+  with Agent(config) as agent:
+    vars(agent).update(voice)
+    e = agent.observe('The parrot sings.')
+    ids, _ = agent.diary.embeddings('backwards')
+    assert ids.tolist() == [e.id] == agent.diary.embeddings(agent.embedder.name)[0].tolist()
+    assert [m.id for m in agent.memories('parrot')] == [e.id]
+  config.memory.encoder = config.memory.embedder
+  with Agent(config) as agent:
+    assert agent.encoder is agent.embedder and agent.memories_index is agent.index

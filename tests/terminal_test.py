@@ -26,11 +26,11 @@ class Echo(Agent):
 
   asleep = 0
 
-  def _speak(self, text, user, now, retrieval):
+  def _speak(self, text, user, now, retrieval, fields):
     said = f'You said: {text}'
     yield said[:4]
     yield said[4:]
-    e = self.observe(text, said, user=user, now=now)
+    e = self.observe(text, said, user=user, now=now, **fields)
     r = Recalled(experience=e, score=1.0, recency=0.9, importance=5.5, relevance=0.7, corrects=7)
     self._why = Why(question=text, generation=0, prompt=f'Q: {text}\nA:', recalled=(r,))
 
@@ -204,7 +204,7 @@ import sys
 sys.path.insert(0, {tests!r})
 from terminal_test import Echo, terminal, tiny
 class Slow(Echo):
-  def _speak(self, text, user, now, retrieval):
+  def _speak(self, text, user, now, retrieval, fields):
     import time
     if text == 'wait':
       yield 'waiting'
@@ -212,7 +212,7 @@ class Slow(Echo):
         time.sleep(30)
       finally:
         self.observe(text, 'waiting', user=user, now=now)
-    yield from super()._speak(text, user, now, retrieval)
+    yield from super()._speak(text, user, now, retrieval, fields)
 c = tiny.get_config()
 c.workdir, c.cache = {workdir!r}, {cache!r}
 with Slow(c) as a:
@@ -310,9 +310,11 @@ def test_what_is_shown_is_observed_and_not_trusted(agent, seen, line, path, said
 
 def test_a_voice_note_is_the_users_own_words(agent, seen):
   code, out = talk(agent, '/voice note.wav')
-  assert (code, out) == (0, 'I have a parrot. Yes.\n') and seen == ['note.wav']
+  assert code == 0 and seen == ['note.wav']
   (e,) = agent.diary.experiences()
+  assert out == f'> I have a parrot. Yes.\n{e.response}\n'
   assert (e.content, e.trust) == ('I have a parrot. Yes.', Trust.USER)
+  assert e.metadata['media'][0]['name'] == 'note.wav'
   assert e.media[0].description == 'a voice note of 2 s'
 
 

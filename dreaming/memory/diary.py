@@ -226,6 +226,10 @@ class Diary(Words, Nights):
     self._run('PRAGMA wal_checkpoint(TRUNCATE)')  # or the text would stay in the log
     return count
 
+  def digests(self) -> set[str]:
+    """Of all media that any experience has."""
+    return {digest for (digest,) in self._run('SELECT DISTINCT digest FROM media')}
+
   # Embeddings.
 
   def set_embedding(self, id: int, vector: np.ndarray, embedder: str) -> None:
