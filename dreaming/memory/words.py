@@ -15,6 +15,12 @@ _ROWS = 500  # that a query may rank: what is more common finds nothing that vec
 _WORDS = 64  # of a query: of longer ones the beginning counts
 _LONGEST = 64  # characters of a word
 _WORD = re.compile(r'\w+')
+# Of no use to search for, and in most questions: to count them would be half of the work.
+_EMPTY = frozenset(
+  'a about am an and are as at be been but by can could did do does for from had has have he her '
+  'his how i if in is it its me my no not of on or our she so that the their them there they this '
+  'to us was we were what when where which who whom whose why will with would you your'.split()
+)
 
 
 class Words(Store):
@@ -40,7 +46,8 @@ class Words(Store):
 
   def _rare(self, query: str) -> list[str]:
     """A query's words in quotes, so that none is an operator, the rarest first."""
-    found = dict.fromkeys(w.casefold() for w in _WORD.findall(query) if len(w) <= _LONGEST)
+    words = (w.casefold() for w in _WORD.findall(query) if len(w) <= _LONGEST)
+    found = dict.fromkeys(w for w in words if w not in _EMPTY)
     counts = {w: self._rows_with(w) for w in list(found)[:_WORDS]}
     out, left = [], _ROWS
     for word in sorted(counts, key=lambda w: counts[w]):
