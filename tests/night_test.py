@@ -35,7 +35,7 @@ from dreaming.sleep.corpus import CorpusConfig
 from dreaming.sleep.examine import GateConfig, Question
 from dreaming.sleep.night import NightConfig
 from dreaming.sleep.train import TrainConfig
-from dreaming.types import QA, Dream, Quality, Scores, Status
+from dreaming.types import QA, Dream, Experience, Quality, Scores, Status
 
 ARCH = dataclasses.replace(ARCHITECTURES['tiny'], num_layers=2)
 FACTS = (
@@ -297,6 +297,26 @@ def test_its_directory_explains_itself(life):
   assert 'Kiwi' not in everything  # words stay where they can be forgotten
   life.diary.forget(e.id for e in life.diary.experiences())
   assert 'Kiwi' not in json.dumps([dict(n.payloads) | dict(n.result) for n in life.diary.nights()])
+
+
+def test_no_step_of_a_night_reads_a_secret(life, monkeypatch):
+  read = []
+
+  def spied(plain, place):
+    def spy(*args, **kwargs):
+      read.extend(args[place])
+      return plain(*args, **kwargs)
+
+    return spy
+
+  monkeypatch.setattr(night.dream, 'dream', spied(night.dream.dream, 2))
+  monkeypatch.setattr(night.corpus, 'build', spied(night.corpus.build, 4))
+  life.talk(FACTS[0][0], f'{FACTS[1][0]} My PIN is 4921.')
+  assert life.sleep().promoted
+  assert len(read) == 4 and all(isinstance(e, Experience) for e in read)
+  assert not any('4921' in e.content for e in read)
+  assert any('My PIN is ***.' in e.content for e in read)
+  assert any('4921' in e.content for e in life.diary.experiences())
 
 
 def test_the_base_is_not_written(life, base):

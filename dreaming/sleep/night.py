@@ -177,7 +177,7 @@ class _Night:
         dreams = dream.dream(
           self.decoder,
           self.base_mind,
-          self.diary.experiences(ids=self.chosen['ids']),
+          select.chosen(self.diary, self.chosen['ids'], self.config.select),
           user=self.config.user,
           embedder=self.embedder,
           config=self.config.dream,
@@ -353,7 +353,7 @@ class _Night:
           self.base_mind,
           self.base.digest,
           self._lessons(),
-          self.diary.experiences(ids=self.chosen['ids']),
+          select.chosen(self.diary, self.chosen['ids'], self.config.select),
           lineage.rehearsal(self.diary),
           user=self.config.user,
           config=self.config.corpus,

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from dreaming import types
-from dreaming.memory import score
+from dreaming.memory import private, score
 from dreaming.memory.diary import Diary
 from dreaming.memory.embed import Embedder
 from dreaming.memory.index import Index
@@ -32,6 +33,7 @@ class SelectConfig:
   recent: int = 0  # of the latest, that have a place whatever their score
   themes: tuple[str, ...] = ()  # goals or subjects: what is like one of them counts as profounder
   theme_weight: float = 3.0  # points of profoundness at a cosine of 1
+  strike_contacts: bool = False  # addresses and telephone numbers go, as secrets always do
   weights: score.ProfoundnessWeights = score.ProfoundnessWeights()
 
   def __post_init__(self):
@@ -94,6 +96,12 @@ def select(
   ]
   candidates = [c for c in candidates if c.sure or c.worth >= config.threshold]
   return sorted(_diverse(candidates, index, config), key=lambda e: (e.time, e.id))
+
+
+def chosen(diary: Diary, ids: Sequence[int], config: SelectConfig) -> list[types.Experience]:
+  """What was selected, as the night reads it: without passwords, keys and card numbers."""
+  found = diary.experiences(ids=ids)
+  return [private.without_secrets(e, contacts=config.strike_contacts) for e in found]
 
 
 class _Candidate(NamedTuple):
