@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
@@ -25,9 +25,10 @@ from dreaming.days import Day
 from dreaming.memory import embed, index, score
 from dreaming.memory.recall import Recalled
 from dreaming.recollection import Recollection
-from dreaming.types import Dream, Experience, Generation
+from dreaming.types import Dream, Experience, Generation, Trust
 
 if TYPE_CHECKING:  # a second of imports that only a night needs
+  from dreaming.memory.imports import run
   from dreaming.sleep import night
 
 _FOUND = 0.1  # cosine from which a search finds; what a question is about is judged otherwise
@@ -156,10 +157,12 @@ class Agent(Recollection):
   def rate(self, progress: Callable[[int, int], None] | None = None) -> int:
     """Scores the experiences that have no scores yet, and returns how many they were.
 
-    The base rates throughout a life, so that all its scores compare. Never part of a reply: nights
+    The base rates throughout a life, so that all its scores compare. What nobody has approved is
+    not rated: nights do not dream of it, and an import may be long. Never part of a reply: nights
     call it, and so may whoever has time.
     """
-    pending = [e for e in self.diary.experiences() if e.scores is None]
+    everything = self.diary.experiences()
+    pending = [e for e in everything if e.scores is None and e.trust >= Trust.USER]
     if not pending:
       return 0
     scale = score.scale(self.decoder, self.base_mind)
@@ -230,6 +233,30 @@ class Agent(Recollection):
     if self.identity.blue is not before and before.generation:
       self.decoder.forget(before)
     return outcome
+
+  # ---- Carrying in and out ----
+
+  def import_file(self, path: str | pathlib.Path, **options: Any) -> run.Report:
+    """Brings a foreign log into the diary, untrusted; `options` are those of imports.run."""
+    from dreaming.memory.imports import run
+
+    try:
+      return run.import_file(self.diary, path, **{'user': self.life.user} | options)
+    finally:
+      vars(self).pop('index', None)  # what is new is embedded when something is recalled next
+
+  def export(
+    self, to: str | pathlib.Path, progress: Callable[[int, int], None] | None = None
+  ) -> int:
+    """Writes all experiences to a .jsonl file, or a TFDS data set to a directory of that name."""
+    from dreaming.memory import export
+
+    write = export.jsonl if str(to).endswith('.jsonl') else export.array_record
+    return write(self.diary, to, progress)
+
+  def approve(self, ids: Iterable[int]) -> int:
+    """Lets nights dream of imported experiences; returns how many were not approved yet."""
+    return self.diary.approve(ids)
 
   # ---- Looking inside ----
 

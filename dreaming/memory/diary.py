@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from dreaming import types
-from dreaming.memory.nights import Nights
+from dreaming.memory.imported import Imported
 from dreaming.memory.store import dump
 
 _FIRST, _LAST = -62_135_596_800.0, 253_402_300_800.0  # Unix seconds of the years 1 and 10000
 
 
-class Diary(Nights):
+class Diary(Imported):
   """Experiences, scores, embeddings, dreams, nights and generations of one identity.
 
   Args:

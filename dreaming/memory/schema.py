@@ -51,6 +51,12 @@ CREATE TABLE scores (
 ) STRICT;
 CREATE INDEX scores_experience ON scores (experience, id);
 
+CREATE TABLE imported (
+  key TEXT PRIMARY KEY,  -- SHA-256 of what makes an item the same one in a later export
+  experience INTEGER NOT NULL REFERENCES experiences ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+CREATE INDEX imported_experience ON imported (experience);
+
 CREATE TABLE embeddings (
   experience INTEGER NOT NULL REFERENCES experiences ON DELETE CASCADE,
   embedder TEXT NOT NULL,

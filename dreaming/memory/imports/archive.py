@@ -20,7 +20,9 @@ from dreaming.memory.imports.item import Limits, Refused, Source
 
 CHUNK = 256 * 1024
 _READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others' dictionaries have no bound
-_CONVERSATIONS = re.compile(r'(.*/)?(conversations?([-_]?\d+)?\.json|conversations/[^/]+\.json)', re.I)
+_CONVERSATIONS = re.compile(
+  r'(.*/)?(conversations?([-_]?\d+)?\.json|conversations/[^/]+\.json)', re.I
+)
 _LOGS = ('.json', '.jsonl', '.png')
 
 

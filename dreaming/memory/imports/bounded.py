@@ -29,6 +29,10 @@ _ENCODINGS = (  # the longer ones first: UTF-32's begins with UTF-16's
 )
 
 
+class NoText(Refused):
+  """In no encoding that is read."""
+
+
 # ---- Encodings ----
 
 
@@ -36,7 +40,7 @@ def utf8(source: Source) -> Iterator[bytes]:
   """The text of a source as UTF-8 without a mark, checked; UTF-16 needs one.
 
   Raises:
-    Refused: another encoding, with the byte at which it shows.
+    NoText: another encoding, with the byte at which it shows.
   """
   chunks = source.chunks()
   first = next(chunks, b'')
@@ -48,9 +52,9 @@ def utf8(source: Source) -> Iterator[bytes]:
       encoding, mark = name, mark_
       break
   if encoding == 'UTF-32':
-    raise Refused(f'{source.name} is UTF-32 (byte 0): save it as UTF-8')
+    raise NoText(f'{source.name} is UTF-32 (byte 0): save it as UTF-8')
   if not mark and (zero := first[:64].find(0)) >= 0:
-    raise Refused(
+    raise NoText(
       f'{source.name} has a zero at byte {zero}: it is no text, or UTF-16 without a mark; save it '
       'as UTF-8'
     )
@@ -63,7 +67,7 @@ def utf8(source: Source) -> Iterator[bytes]:
       yield chunk if encoding == 'utf-8' else decoded.encode()
     except UnicodeError as e:
       at = done - waiting + getattr(e, 'start', 0)
-      raise Refused(
+      raise NoText(
         f'{source.name} is not {encoding.upper()[:6].strip("-")} at byte {at:,}: save it as UTF-8'
       ) from None
     done += len(chunk)
@@ -72,7 +76,7 @@ def utf8(source: Source) -> Iterator[bytes]:
 # ---- Values ----
 
 
-def parse(raw: bytes | bytearray, limits: Limits = Limits(), *, at: str) -> Any:
+def parse(raw: bytes | bytearray, limits: Limits, *, at: str) -> Any:
   """One JSON value, measured before it is built.
 
   Args:

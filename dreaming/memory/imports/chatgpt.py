@@ -1,8 +1,8 @@
 """ChatGPT's data export: conversations as trees of messages, of which one branch was read last.
 
-An export is a zip with conversations.json, since 2026 with conversations-000.json and on; each is an
-array of conversations {id, title, create_time, current_node, mapping: {node: {parent, message}}}.
-There is no official description; this follows what exports of 2023 to 2026 hold.
+An export is a zip with conversations.json, since 2026 with conversations-000.json and on; each is
+an array of conversations {id, title, create_time, current_node, mapping: {node: {parent,
+message}}}. There is no official description; this follows what exports of 2023 to 2026 hold.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """SillyTavern's chats: JSON Lines, a header, then a line for each message.
 
 {"user_name", "character_name", "create_date", "chat_metadata"}, then {"name", "is_user",
-"is_system", "send_date", "mes", "swipes"}. Of several answers to a message, `mes` is the chosen one.
+"is_system", "send_date", "mes", "swipes"}. Of several answers to a message, `mes` is the one that
+was chosen.
 """
 
 from __future__ import annotations
