@@ -5,11 +5,10 @@
   chat     talk in the terminal; /help there lists what else can be done
   sleep    one night over what was said since the last
   examine  ask the days' questions in four arms: base, retrieval, weights, both
-  status   who serves, and what the diary holds (loads no weights)
-  prepare  make what depends on the base alone, as a first night would
+  status   who serves, what the diary holds; prepare: make ahead what a first night would make
   import   --files=A,B [--format=F]; export --to=A.jsonl or DIR; approve [--session=S | --ids=1,2]
 configs/default.py has every field; nothing is written outside config.workdir and config.cache.
-Exit codes: 0, 1 a night changed nothing, 2 a mistake (--verbosity=1 says where), 130 interrupted."""
+Exit codes: 0, 1 nothing learnt or a file refused, 2 a mistake (--verbosity=1), 130 interrupted."""
 
 import pathlib
 import sys

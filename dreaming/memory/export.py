@@ -6,6 +6,8 @@ written beside their place and renamed when whole; neither replaces what is ther
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import pathlib
@@ -44,11 +46,14 @@ def jsonl(diary: Diary, path: str | pathlib.Path, progress: Progress | None = No
   return count
 
 
-def array_record(diary: Diary, directory: str | pathlib.Path, progress: Progress | None = None):
+def array_record(
+  diary: Diary, directory: str | pathlib.Path, progress: Progress | None = None
+) -> int:
   """Writes a TFDS data set of ArrayRecord files; returns how many experiences it has.
 
   Read it with `tfds.builder_from_directory(directory).as_data_source('train')`. Metadata is JSON
-  text; scores are 0 where there are none.
+  text, scores are 0 where there are none, and the time is whole microseconds: TFDS keeps real
+  numbers in 32 bits, in which a moment of today is uncertain by a minute.
 
   Raises:
     ValueError: the directory exists, the diary is empty, or tensorflow-datasets is not installed.
@@ -70,7 +75,8 @@ def array_record(diary: Diary, directory: str | pathlib.Path, progress: Progress
   with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f'.{directory.name}.') as tmp:
     builder = builder_class(data_dir=tmp, file_format='array_record')
     builder.examples = ((i, _row(e)) for i, e in enumerate(_experiences(diary, progress)))
-    builder.download_and_prepare()  # downloads nothing: all is in the diary
+    with contextlib.redirect_stdout(io.StringIO()):  # it tells of a download that is none
+      builder.download_and_prepare()
     os.rename(builder.data_dir, directory)
   return len(ids)
 
@@ -96,12 +102,15 @@ def plain(e: types.Experience) -> dict[str, Any]:
 
 def _row(e: types.Experience) -> dict[str, Any]:
   s = e.scores or types.Scores(importance=0.0)
-  return plain(e) | {
+  row = plain(e) | {
+    'time_us': round(e.time * 1e6),
     'trust': int(e.trust),
     'scores': dict(vars(s)),
     'metadata': json.dumps(e.metadata, ensure_ascii=False),
     'night': e.night or 0,
   }
+  del row['time']
+  return row
 
 
 def _builder(tfds: Any) -> type:
@@ -109,19 +118,20 @@ def _builder(tfds: Any) -> type:
   import numpy as np
 
   features = tfds.features
-  text, number = features.Text(), np.float64
+  text, number = features.Text(), np.float32
 
   class Diary(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     name = 'diary'
     VERSION = tfds.core.Version('1.0.0')
+    url_infos = None  # nothing is downloaded: so that TFDS does not look for checksums beside us
     examples: Iterator = iter(())
 
     def _info(self):
       parts = {k: number for k in ('importance', 'novelty', 'emotion', 'feedback')}
       fields = ('kind', 'speaker', 'content', 'response', 'session', 'metadata')
-      rows = {k: text for k in fields} | {k: np.int64 for k in ('id', 'trust', 'night')}
+      rows = {k: text for k in fields} | {k: np.int64 for k in ('id', 'time_us', 'trust', 'night')}
       media = features.Sequence({k: text for k in ('kind', 'digest', 'description')})
-      nested = {'scores': parts | {'rater': text}, 'media': media, 'time': number}
+      nested = {'scores': parts | {'rater': text}, 'media': media}
       return tfds.core.DatasetInfo(
         builder=self,
         description='The experiences of a Dreaming Machine, in order of time.',

@@ -128,9 +128,11 @@ class _Guarded(io.BufferedIOBase):
     return True
 
   def read(self, size: int | None = -1) -> bytes:
-    if size is None or size < 0 or size > self._limit:
+    whole = size is None or size < 0
+    data = self._file.read(self._limit + 1 if whole else min(size, self._limit + 1))
+    if len(data) > self._limit:
       raise Refused(f'its list of entries has over {self._limit:,} bytes (directory_bytes)')
-    return self._file.read(size)
+    return data
 
 
 def _suspicious(info: zipfile.ZipInfo) -> str:

@@ -68,7 +68,7 @@ def utf8(source: Source) -> Iterator[bytes]:
     except UnicodeError as e:
       at = done - waiting + getattr(e, 'start', 0)
       raise NoText(
-        f'{source.name} is not {encoding.upper()[:6].strip("-")} at byte {at:,}: save it as UTF-8'
+        f'{source.name} is not {encoding.upper()} at byte {at:,}: save it as UTF-8'
       ) from None
     done += len(chunk)
 

@@ -56,6 +56,7 @@ class Item:
   metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   media: tuple[types.Media, ...] = ()
   scores: types.Scores | None = None
+  exact: bool = False  # the diary may have it as lived: told by its time and words
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -60,6 +60,7 @@ def _item(value: Any, place: str, source: Source, reading: Reading) -> Item:
     metadata=metadata,
     media=_media(value.get('media')),
     scores=_scores(value.get('scores')),
+    exact=True,
   )
 
 

@@ -103,6 +103,11 @@ def import_file(
     found = (x for source, _, reader in readers for x in _read(source, reader, reading))
     tally = _Tally(told)
     _bring(diary, found, tally)
+  if tally.damaged and not tally.added + tally.known + tally.skipped:
+    first = tally.lines[0]
+    where = '' if first.place in first.why else f'{first.place} '
+    more = f', and {tally.damaged - 1:,} more such places' if tally.damaged > 1 else ''
+    raise Refused(f'{path.name}: nothing of it can be read: {where}{first.why}{more}')
   return Report(
     path=path,
     formats=tuple(sorted({name for _, name, _ in readers})),
@@ -191,10 +196,14 @@ def _write(diary: Diary, batch: dict[str, Item], tally: _Tally) -> None:
   with diary.transaction():
     had = diary.known(batch)
     for key, x in batch.items():
-      if key in had or diary.lived(x.time, x.speaker, x.content, x.response):
+      if key in had:
         known += 1
         continue
       try:
+        _check(x)
+        if x.exact and diary.lived(x.time, x.speaker, x.content, x.response):
+          known += 1
+          continue
         added[key] = diary.append(
           time=x.time,
           speaker=x.speaker,
@@ -207,10 +216,20 @@ def _write(diary: Diary, batch: dict[str, Item], tally: _Tally) -> None:
           session=x.session,
           metadata=x.metadata,
         ).id
-      except ValueError as e:  # too long, empty, no Unicode: `append` checks before it writes
+      except ValueError as e:  # before anything of it is written
         refused.append(Skipped(place=x.place, why=str(e), damaged=True))
     diary.remember(added)
   tally.added += len(added)
   tally.known += known
   for skipped in refused:
     tally.leave(skipped)
+
+
+def _check(x: Item) -> None:
+  """Raises ValueError when a text is no Unicode: SQLite would notice in the middle of writing."""
+  media = (t for m in x.media for t in (m.kind, m.digest, m.description))
+  for text in (x.speaker, x.content, x.response, x.session, *media):
+    try:
+      text.encode()
+    except UnicodeEncodeError as e:
+      raise ValueError(f'a text of it is not valid Unicode ({e.reason} at {e.start})') from None
