@@ -499,13 +499,22 @@ def test_links_bombs_and_strange_compression(diary, tmp_path):
   assert told(diary) == []
 
 
+def test_an_entry_before_the_beginning_of_its_archive(diary, tmp_path):
+  data = bytearray(zipped(tmp_path / 'a.zip', ('conversations.json', GOOD)).read_bytes())
+  at = data.rindex(b'PK\5\6') + 16  # a list that is said to be later makes its entries earlier
+  data[at : at + 4] = struct.pack('<I', struct.unpack('<I', data[at : at + 4])[0] + 9)
+  with pytest.raises(Refused, match='damaged'):
+    bring(diary, put(tmp_path / 'a.zip', bytes(data)))
+
+
 def test_a_header_that_lies_about_its_size(diary, tmp_path):
   path = zipped(tmp_path / 'a.zip', ('conversations.json', GOOD))
   data = bytearray(path.read_bytes())
   at = data.rindex(b'PK\1\2') + 24
-  data[at : at + 4] = struct.pack('<I', 10)
-  with pytest.raises(Refused):
-    bring(diary, put(path, bytes(data)))
+  for claimed in (10, 2**32 - 2):
+    data[at : at + 4] = struct.pack('<I', claimed)
+    with pytest.raises(Refused):
+      bring(diary, put(path, bytes(data)))
   assert told(diary) == []
 
 

@@ -11,6 +11,7 @@ import io
 import pathlib
 import re
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -23,6 +24,11 @@ _READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others' dictionari
 _CONVERSATIONS = re.compile(
   r'(.*/)?(conversations?([-_]?\d+)?\.json|conversations/[^/]+\.json)', re.I
 )
+# zipfile trusts the fields of an archive: a damaged one surfaces as whatever it leads to.
+_DAMAGED = (
+  zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, OverflowError,
+  IndexError, NotImplementedError, RuntimeError,
+)  # fmt: skip
 _LOGS = ('.json', '.jsonl', '.png')
 
 
@@ -66,7 +72,13 @@ class Entry:
               f'{self.name} inflates to over {limits.ratio} times its size (ratio): a zip bomb'
             )
           yield chunk
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as e:
+      if done != info.file_size:
+        raise Refused(
+          f'{self.name} has {done:,} bytes and claims {info.file_size:,}: a damaged zip'
+        )
+    except Refused:
+      raise
+    except _DAMAGED as e:
       raise Refused(f'{self.name} is damaged in the archive: {e or type(e).__name__}') from None
 
 
@@ -86,8 +98,7 @@ class Archive:
       self.zip = zipfile.ZipFile(_Guarded(file, limits.directory_bytes))
     except Refused:
       raise
-    # zipfile trusts its fields: a damaged one surfaces as whatever it leads to.
-    except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError, OSError) as e:
+    except _DAMAGED as e:
       raise Refused(f'{name} is a damaged zip: {e or type(e).__name__}') from None
     infos = self.zip.infolist()
     if len(infos) > limits.entries:

@@ -216,6 +216,8 @@ def _extents(source: Source, limits: Limits) -> Iterator[tuple[int, bytearray | 
       else:  # a comma, or the end of the array
         pos, ended = pos - 1, True
       why = why or _too_much(depth, parts, limits)
+      if parts > 4 * limits.values:  # to look for its end would take minutes
+        raise Refused(f'{source.name}, value at byte {began:,}: {why}; what follows is not read')
       if ended:
         why = why or _too_large(base + pos - began, limits)
         yield began, why or held[began - base : pos]

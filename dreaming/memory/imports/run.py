@@ -139,7 +139,7 @@ def _reader(source: Source, format: str | None, limits: Limits) -> tuple[str, Re
   except bounded.NoText:
     raise
   except Refused as e:
-    raise _Unknown(f'{e}; its format was not recognised') from None
+    raise _Unknown(f'{e} (in search of its format)') from None
   if isinstance(value, Skipped):
     raise _Unknown(f'{source.name}: its first value {value.why}; force a format with --format')
   for module in (chatgpt, cards, sillytavern, jsonl):
