@@ -55,6 +55,8 @@ def bring(agent: Agent, paths: list[pathlib.Path], format: str | None, console: 
   """Imports files one after the other; 1 when one was refused or had damaged parts."""
   code = 0
   for path in paths:
+    path.stat()  # a mistyped name shows before anything is imported
+  for path in paths:
     log = agent.workdir / 'imports' / f'{path.name}.log'
     log.parent.mkdir(exist_ok=True)
     try:

@@ -658,6 +658,8 @@ def test_import_approve_export(config, tmp_path, capsys):
   out = capsys.readouterr().out
   assert '1 new, 0 known already' in out and 'bad.json: refused:' in out
   assert 'Nothing that was imported is dreamt of' in out
+  with pytest.raises(FileNotFoundError, match='nix'):
+    live.run('import', config, {'files': f'{tmp_path / "a.json"},{tmp_path / "nix"}'})
   assert live.run('approve', config, {}) == 0
   assert 'chatgpt/c' in capsys.readouterr().out
   with pytest.raises(ValueError, match="nothing waits in a session 'x'"):
