@@ -28,6 +28,7 @@ from dreaming.recollection import Recollection
 from dreaming.types import Dream, Experience, Generation, Media
 
 if TYPE_CHECKING:  # a second of imports that only a night needs
+  from dreaming.memory.imports import run
   from dreaming.sleep import night
 
 _FOUND = 0.1  # cosine from which a search finds; what a question is about is judged otherwise
@@ -165,7 +166,8 @@ class Agent(Recollection):
   def rate(self, progress: Callable[[int, int], None] | None = None) -> int:
     """Scores the experiences that this rater has not scored yet, and returns how many they were.
 
-    The base rates throughout a life, so that all its scores compare; see rating.py. Never part of a
+    The base rates throughout a life, so that all its scores compare; see rating.py. What nobody has
+    approved is not rated: nights do not dream of it, and an import may be long. Never part of a
     reply: nights call it, and so may whoever has time.
     """
     if not self.diary.experiences(limit=1):
@@ -238,6 +240,30 @@ class Agent(Recollection):
       self.decoder.forget(before)
     return outcome
 
+  # ---- Carrying in and out ----
+
+  def import_file(self, path: str | pathlib.Path, **options: Any) -> run.Report:
+    """Brings a foreign log into the diary, untrusted; `options` are those of imports.run."""
+    from dreaming.memory.imports import run
+
+    try:
+      return run.import_file(self.diary, path, **{'user': self.life.user} | options)
+    finally:
+      self.renew_indexes()  # what is new is embedded when something is recalled next
+
+  def export(
+    self, to: str | pathlib.Path, progress: Callable[[int, int], None] | None = None
+  ) -> int:
+    """Writes all experiences to a .jsonl file, or a TFDS data set to a directory of that name."""
+    from dreaming.memory import export
+
+    write = export.jsonl if str(to).endswith('.jsonl') else export.array_record
+    return write(self.diary, to, progress)
+
+  def approve(self, ids: Iterable[int]) -> int:
+    """Lets nights dream of imported experiences; returns how many were not approved yet."""
+    return self.diary.approve(ids)
+
   # ---- Looking inside ----
 
   def memories(self, query: str | None = None, *, limit: int = 20) -> list[Experience]:
@@ -299,7 +325,7 @@ class Agent(Recollection):
     kept = self.diary.digests()
     for digest in {m.digest for e in gone for m in e.media} - kept:
       self.media.remove(digest)
-    self.forget_indexes()
+    self.renew_indexes()
     self._turns.clear()
     return count
 

@@ -116,8 +116,8 @@ class Life:
     path = self.workdir / 'index' / f'{self.encoder.name}.usearch'
     return index.build(self.diary, self.encoder, path=path)
 
-  def forget_indexes(self) -> None:
-    """After something was forgotten: they are made anew, and what is on the disk of them goes."""
+  def renew_indexes(self) -> None:
+    """They are made anew when they are next needed, and what is on the disk of them goes."""
     for name in ('index', 'memories_index'):
       self.__dict__.pop(name, None)
     shutil.rmtree(self.workdir / 'index', ignore_errors=True)

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import Progress
 
-from dreaming import configuration, days, report, terminal
+from dreaming import configuration, days, report, terminal, transfer
 from dreaming.agent import Agent
 from dreaming.arms import Examination
 from dreaming.days import Day
@@ -24,8 +24,11 @@ from dreaming.sleep.outcome import Outcome
 STDIN = '-'
 
 
-def run(mode: str, config: ConfigDict) -> int:
+def run(mode: str, config: ConfigDict, carried: Mapping[str, str | None] | None = None) -> int:
   """One mode of the command line; returns the exit code.
+
+  Args:
+    carried: the flags of transfer.MODES, None where one was not given.
 
   Raises:
     ValueError, OSError: in one line that names the value and the way out.
@@ -33,10 +36,13 @@ def run(mode: str, config: ConfigDict) -> int:
   if not logging.level_debug():  # --verbosity=1
     logging.set_verbosity(logging.WARNING)  # Orbax tells a dozen lines of each checkpoint
   console = Console(highlight=False)
+  transfer.check(mode, carried or {})
   lived = _days(config) if mode in ('live', 'examine') else []
   with Agent(config) as agent:
     if mode == 'chat':
       return terminal.run(agent)
+    if mode in transfer.MODES:
+      return transfer.run(agent, mode, carried or {}, console)
     if mode == 'status':
       return status(agent, console)
     if mode == 'prepare':

@@ -1,16 +1,14 @@
 """Dreaming Machines: an agent that lives through days and learns from them at night.
 
   python -m dreaming.main --config=configs/gemma3_270m.py [--mode=MODE] [--config.FIELD=VALUE ...]
-
   live     live the days of config.life.days ('-': standard input), sleep after each, and report
   chat     talk in the terminal; /help there lists what else can be done
   sleep    one night over what was said since the last
   examine  ask the days' questions in four arms: base, retrieval, weights, both
-  status   who serves, and what the diary holds (loads no weights)
-  prepare  make what depends on the base alone, as a first night would
+  status   who serves, what the diary holds; prepare: make ahead what a first night would make
+  import   --files=A,B [--format=F]; export --to=A.jsonl or DIR; approve [--session=S | --ids=1,2]
 configs/default.py has every field; nothing is written outside config.workdir and config.cache.
-Exit codes: 0, 1 a night changed nothing, 2 a mistake (--verbosity=1 says where), 130 interrupted.
-"""
+Exit codes: 0, 1 nothing learnt or a file refused, 2 a mistake (--verbosity=1), 130 interrupted."""
 
 import pathlib
 import sys
@@ -20,14 +18,16 @@ from ml_collections import config_flags
 
 _DEFAULT = str(pathlib.Path(__file__).parents[1] / 'configs' / 'gemma3_270m.py')
 _CONFIG = config_flags.DEFINE_config_file('config', _DEFAULT, lock_config=True)
-_MODE = flags.DEFINE_enum('mode', 'live', 'live chat sleep examine status prepare'.split(), '')
+_MODES = 'live chat sleep examine status prepare import export approve'.split()
+_MODE = flags.DEFINE_enum('mode', 'live', _MODES, '')
+_CARRY = {n: flags.DEFINE_string(n, None, '') for n in 'files format to session ids'.split()}
 
 
 def main(_: list[str]) -> None:
   try:
     from dreaming import live  # imports jax, which --help and a mistyped flag need not wait for
 
-    sys.exit(live.run(_MODE.value, _CONFIG.value))
+    sys.exit(live.run(_MODE.value, _CONFIG.value, {k: f.value for k, f in _CARRY.items()}))
   except KeyboardInterrupt:
     refuse('interrupted; what was said is kept, and a night goes on where it was', 130)
   except (ValueError, OSError) as e:

@@ -460,7 +460,7 @@ def test_an_earlier_version_is_brought_up_to_date_and_kept(path):
 def test_an_update_that_fails_changes_nothing(path, monkeypatch):
   first_version(path)
   with monkeypatch.context() as m:
-    m.setattr(schema, '_STEPS', (*schema._STEPS[:1], schema._WORDS + 'CREATE TABLE state (id);'))
+    m.setattr(schema, '_STEPS', (*schema._STEPS[:1], schema._SECOND + 'CREATE TABLE state (id);'))
     with pytest.raises(apsw.SQLError):
       Diary(path)
   assert version_of(path) == 1

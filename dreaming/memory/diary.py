@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from dreaming import types
-from dreaming.memory.nights import Nights
+from dreaming.memory.imported import Imported
 from dreaming.memory.store import dump
 from dreaming.memory.words import Words
 
@@ -27,7 +27,7 @@ _FIRST, _LAST = -62_135_596_800.0, 253_402_300_800.0  # Unix seconds of the year
 _GAP = 3600.0  # seconds between turns, from which they are of different conversations
 
 
-class Diary(Words, Nights):
+class Diary(Words, Imported):
   """Experiences, scores, embeddings, dreams, nights and generations of one identity.
 
   Args:

@@ -14,7 +14,7 @@ import numpy as np
 from dreaming.memory import emotion, feedback, score
 from dreaming.memory.diary import Diary
 from dreaming.memory.index import Index
-from dreaming.types import Experience, Mind, Scores
+from dreaming.types import Experience, Mind, Scores, Trust
 
 AT_ONCE = 8  # experiences; each is ten rows
 _UNRATED = Scores(importance=score.NEUTRAL)
@@ -31,8 +31,9 @@ def rater_name(model: str, *, emotional: bool = False) -> str:
 
 
 def pending(experiences: Sequence[Experience], name: str) -> list[Experience]:
-  """Those that the rater of this name has not scored."""
-  return [e for e in experiences if e.scores is None or e.scores.rater != name]
+  """Those that the rater of this name has not scored, of what nights may dream of."""
+  trusted = (e for e in experiences if e.trust >= Trust.USER)
+  return [e for e in trusted if e.scores is None or e.scores.rater != name]
 
 
 def rate(

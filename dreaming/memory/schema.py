@@ -146,7 +146,13 @@ CREATE TRIGGER media_kept BEFORE DELETE ON media
   BEGIN SELECT RAISE(ABORT, 'experiences are append-only: use Diary.forget'); END;
 """
 
-_WORDS = """
+_SECOND = """
+CREATE TABLE imported (
+  key TEXT PRIMARY KEY,  -- SHA-256 of what makes an item the same one in a later export
+  experience INTEGER NOT NULL REFERENCES experiences ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+CREATE INDEX imported_experience ON imported (experience);
+
 CREATE VIEW texts AS  -- what stands for an experience when it is searched: see embed.py
   SELECT id, content || coalesce(
     (SELECT char(10) || group_concat(description, char(10)) FROM media
@@ -165,7 +171,7 @@ CREATE INDEX experiences_session ON experiences (session, time, id);
 CREATE INDEX experiences_speaker ON experiences (speaker, time, id);
 """
 
-_STEPS = (_FIRST, _WORDS)
+_STEPS = (_FIRST, _SECOND)
 """Step n makes version n + 1 of version n; a new file takes all of them."""
 
 

@@ -1,0 +1,137 @@
+"""The modes that carry experiences in and out: import, export, approve."""
+
+from __future__ import annotations
+
+import datetime
+import pathlib
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from dreaming import terminal
+from dreaming.agent import Agent
+from dreaming.memory.imports.item import Refused
+from dreaming.memory.imports.run import Report
+
+MODES: Mapping[str, tuple[str, ...]] = {
+  'import': ('files', 'format'),
+  'export': ('to',),
+  'approve': ('session', 'ids'),
+}
+"""Mode -> the flags that are for it alone."""
+
+_SHOWN = 20  # lines of a report; its file has them all
+
+
+def check(mode: str, flags: Mapping[str, str | None]) -> None:
+  """Refuses flags of another mode, and a mode without its flag, before anything is opened.
+
+  Raises:
+    ValueError: which, and where it belongs.
+  """
+  for name, value in flags.items():
+    if value is not None and name not in MODES.get(mode, ()):
+      owner = next(m for m, names in MODES.items() if name in names)
+      raise ValueError(f'--{name} is for --mode={owner}, not for --mode={mode}')
+  needed = {'import': 'files', 'export': 'to'}.get(mode)
+  if needed and not flags.get(needed):
+    raise ValueError(f'--mode={mode} needs --{needed}=...')
+  if flags.get('session') is not None and flags.get('ids') is not None:
+    raise ValueError('--session and --ids both say what to approve: give one')
+
+
+def run(agent: Agent, mode: str, flags: Mapping[str, str | None], console: Console) -> int:
+  """One of MODES; returns the exit code."""
+  if mode == 'import':
+    paths = [pathlib.Path(p.strip()).expanduser() for p in str(flags['files']).split(',')]
+    return bring(agent, paths, flags.get('format'), console)
+  if mode == 'export':
+    return take(agent, pathlib.Path(str(flags['to'])).expanduser(), console)
+  return approve(agent, flags.get('session'), flags.get('ids'), console)
+
+
+def bring(agent: Agent, paths: list[pathlib.Path], format: str | None, console: Console) -> int:
+  """Imports files one after the other; 1 when one was refused or had damaged parts."""
+  code = 0
+  for path in paths:
+    path.stat()  # a mistyped name shows before anything is imported
+  for path in paths:
+    log = agent.workdir / 'imports' / f'{path.name}.log'
+    log.parent.mkdir(exist_ok=True)
+    try:
+      with log.open('w', encoding='utf-8', errors='replace') as file, _bar(console) as bar:
+        task = bar.add_task(f'Importing {terminal.printable(path.name)}', total=None)
+        report = agent.import_file(
+          path,
+          format=format,
+          progress=lambda done, total, bar=bar, task=task: bar.update(
+            task, completed=done, total=total
+          ),
+          told=lambda x, file=file: print(terminal.printable(f'{x.place}: {x.why}'), file=file),
+        )
+    except Refused as e:
+      log.unlink(missing_ok=True)
+      _say(console, f'{path}: refused: {e}')
+      code = 1
+      continue
+    _show(report, log, console)
+    code = code or int(report.damaged > 0)
+  if agent.diary.waiting():
+    _say(console, 'Nothing that was imported is dreamt of before --mode=approve lets it.')
+  return code
+
+
+def take(agent: Agent, to: pathlib.Path, console: Console) -> int:
+  """Exports to a file of JSON Lines, by its ending, or else to the directory of a data set."""
+  with _bar(console) as bar:
+    task = bar.add_task(f'Exporting to {to.name}', total=None)
+    count = agent.export(
+      to, progress=lambda done, total: bar.update(task, completed=done, total=total)
+    )
+  _say(console, f'{count:,} experiences are in {to}')
+  return 0
+
+
+def approve(agent: Agent, session: str | None, ids: str | None, console: Console) -> int:
+  """Approves a session, a pattern of sessions or ids; without any, tells what is waiting."""
+  if session is None and ids is None:
+    for w in agent.diary.waiting():
+      first, last = (f'{datetime.datetime.fromtimestamp(t):%Y-%m-%d}' for t in (w.first, w.last))
+      _say(console, f'{w.count:>7,}  {first} to {last}  {w.session or "(no session)"}')
+    _say(console, "Approve with --session=NAME, a pattern such as --session='chatgpt/*', or --ids=")
+    return 0
+  if ids is not None:
+    try:
+      chosen = [int(i) for i in ids.split(',')]
+    except ValueError:
+      raise ValueError(f'--ids={ids!r}: give numbers with commas between') from None
+  elif not (chosen := agent.diary.unapproved(session)):
+    raise ValueError(f'nothing waits in a session {session!r}: --mode=approve lists what does')
+  _say(console, f'{agent.approve(chosen):,} experiences are approved: nights may dream of them')
+  return 0
+
+
+def _show(report: Report, log: pathlib.Path, console: Console) -> None:
+  for line in report.lines[:_SHOWN]:
+    _say(console, f'  {line.place}: {line.why}')
+  left = report.skipped + report.damaged
+  if left > _SHOWN:
+    _say(console, f'  and {left - _SHOWN:,} more, all in {log}')
+  for why, count in report.reasons.items() if left > _SHOWN else ():
+    _say(console, f'  {count:>7,} x {why}')
+  others = f', {report.other:,} files of the archive left alone' if report.other else ''
+  _say(
+    console,
+    f'{report.path} ({", ".join(report.formats)}): {report.added:,} new, {report.known:,} known '
+    f'already, {report.skipped:,} skipped, {report.damaged:,} damaged{others}',
+  )
+
+
+def _say(console: Console, line: str) -> None:
+  console.print(terminal.printable(line), markup=False, soft_wrap=True)
+
+
+def _bar(console: Console) -> Progress:
+  columns = TextColumn('{task.description}', markup=False), BarColumn(), TaskProgressColumn()
+  return Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
