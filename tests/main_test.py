@@ -174,9 +174,9 @@ def asleep(monkeypatch):
   """Replaces talking, sleeping and answering; gives the nights that are to come."""
   nights = []
 
-  def speak(self, text, user, now, retrieval):
+  def speak(self, text, user, now, retrieval, fields):
     yield 'I see.'
-    self.observe(text, 'I see.', user=user, now=now)
+    self.observe(text, 'I see.', user=user, now=now, **fields)
 
   def sleep(self, *, user, now, progress):
     state = nights.pop(0)
