@@ -96,6 +96,8 @@ class Recollection(Life):
     return said
 
   def _recall(self, query: str, now: float, **fields: Any) -> list[Recalled]:
+    if not self.diary.ids(limit=1):  # the first reply need not wait for the encoder
+      return []
     memory = self.diary, self.memories_index, self.encoder
     return recall_lib.recall(*memory, query, now, self._memory, **fields)
 
@@ -116,7 +118,8 @@ class Recollection(Life):
     return [self._corrected(own[: self._memory.read_k], own) for own in recalled]
 
   def _corrected(self, notes: list[Recalled], among: Sequence[Recalled]) -> list[Recalled]:
-    later = [recall_lib.correction(r, among, self.memories_index, self._memory) for r in notes]
+    least = self._memory.correction
+    later = [recall_lib.correction(r, among, self.memories_index, least) for r in notes]
     new = {r.experience.id: r for r in later if r is not None and r not in notes}
     return [*notes, *new.values()]
 

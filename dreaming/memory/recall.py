@@ -44,7 +44,8 @@ class RecallConfig:
   min_evidence: float = 2.6  # nats for a reply from notes: see rerank.evidence
   sure_evidence: float = 3.6  # for one that counts more than what the weights say
   retell: bool = True  # reply with the sentence that was read, not with the word: see retell.py
-  near_duplicate: float = 0.8  # cosine from which a newer memory may correct an older one
+  near_duplicate: float = 0.8  # cosine from which a newer memory comes to mind with an older one
+  correction: float = 0.5  # and from which it is read with the one that answers: it may correct it
 
   def __post_init__(self):
     if len(self.recall_weights) != 3 or min(self.recall_weights) < 0:
@@ -103,7 +104,7 @@ def recall(
       break
     if r.experience.id in chosen:
       continue
-    newer = correction(r, ranked, index, config)
+    newer = correction(r, ranked, index, config.near_duplicate)
     if newer is not None and newer.experience.id not in chosen:
       chosen[newer.experience.id] = dataclasses.replace(newer, corrects=r.experience.id)
     if len(chosen) < config.recall_k:
@@ -112,10 +113,10 @@ def recall(
 
 
 def correction(
-  older: Recalled, among: Sequence[Recalled], index: Index, config: RecallConfig
+  older: Recalled, among: Sequence[Recalled], index: Index, cosine: float
 ) -> Recalled | None:
-  """The newest that says nearly the same later."""
-  later = (n for n in among if _corrects(n, older, index, config))
+  """The newest that says nearly the same later: that is as near as `cosine`."""
+  later = (n for n in among if _corrects(n, older, index, cosine))
   return max(later, key=lambda n: (n.experience.time, n.experience.id), default=None)
 
 
@@ -195,8 +196,8 @@ def _relevance(parts: Parts, c: RecallConfig) -> float:
   )
 
 
-def _corrects(newer: Recalled, older: Recalled, index: Index, config: RecallConfig) -> bool:
+def _corrects(newer: Recalled, older: Recalled, index: Index, cosine: float) -> bool:
   a, b = newer.experience, older.experience
   if (a.time, a.id) <= (b.time, b.id):
     return False
-  return float(index.vector(a.id) @ index.vector(b.id)) >= config.near_duplicate
+  return float(index.vector(a.id) @ index.vector(b.id)) >= cosine
