@@ -34,7 +34,7 @@ HELP = """\
 /voice FILE       a voice note of yours: its words are yours, and are answered
 /help, /quit      this, and the end"""
 
-LEFT_OUT = 'left out of dreams (still in the diary; diary.forget deletes)'
+LEFT_OUT = 'left out of dreams, and still in the diary: Agent.forget deletes'
 """What 'forget that' does, and what it does not."""
 
 _HISTORY = 'history'  # in the identity's directory
