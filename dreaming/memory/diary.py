@@ -170,20 +170,21 @@ class Diary(Words, Imported):
       (json.dumps([int(i) for i in ids]),),
     )
 
-  def turns(self, ids: Iterable[int]) -> dict[int, tuple[int | None, int | None]]:
-    """The turns right before and after each in its session, if they are of the same hour."""
-    before = '< (e.time, e.id) AND time >= e.time - :gap ORDER BY time DESC, id DESC'
-    after = '> (e.time, e.id) AND time <= e.time + :gap ORDER BY time, id'
+  def turns(self, ids: Iterable[int]) -> dict[int, tuple[int | None, int | None, int | None]]:
+    """The turn right before each in its session, the one before that, and the one after, if they
+    are of the same hour."""
+    before = '< (e.time, e.id) AND time >= e.time - :gap ORDER BY time DESC, id DESC LIMIT 1'
+    after = '> (e.time, e.id) AND time <= e.time + :gap ORDER BY time, id LIMIT 1'
     turns = (
-      f'(SELECT id FROM experiences WHERE session = e.session AND (time, id) {which} LIMIT 1)'
-      for which in (before, after)
+      f'(SELECT id FROM experiences WHERE session = e.session AND (time, id) {which})'
+      for which in (before, f'{before} OFFSET 1', after)
     )
     rows = self._run(
       f'SELECT e.id, {", ".join(turns)} FROM experiences e'
       ' WHERE e.id IN (SELECT value FROM json_each(:ids))',
       {'gap': _GAP, 'ids': json.dumps([int(i) for i in ids])},
     )
-    return {id: (before, after) for id, before, after in rows}
+    return {id: tuple(turns) for id, *turns in rows}
 
   def set_scores(self, id: int, scores: types.Scores) -> None:
     """Scores an experience; the latest scores count, the earlier ones stay as history."""

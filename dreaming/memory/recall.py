@@ -21,7 +21,7 @@ from dreaming.memory.embed import Embedder
 from dreaming.memory.index import Index
 from dreaming.memory.relevance import Parts
 
-_SPARE = 16  # memories that are looked at beyond those that come to mind
+_SPARE = 12  # memories that are looked at beyond those that come to mind
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

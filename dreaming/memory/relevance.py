@@ -9,6 +9,7 @@ recall.py weighs these parts.
 from __future__ import annotations
 
 import calendar
+import itertools
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -76,18 +77,15 @@ def find(
   found |= {i for i, _ in index.search(vector, _POOL, only)}
   found |= {i for s in spans for i in diary.ids(since=s.start, until=s.end, limit=_POOL)}
   found |= {i for name in names for i in diary.ids(speaker=name, limit=_POOL)}
-  # What is asked of a conversation may be in its next turn, with nothing to find it by.
   turns = diary.turns(found)
-  found |= {after for _, after in turns.values() if after}
-  found = {i for i in found if i in index}
-  found = found if only is None else found & {*only}
-  turns |= diary.turns(found - turns.keys())
-  first = {before for before, _ in turns.values() if before}
-  turns |= diary.turns(first - turns.keys())
-  paths = {i: _path(i, turns) for i in found}
-  lines = {
-    line.id: line for line in map(Line._make, diary.lines({*found, *sum(paths.values(), [])}))
-  }
+  paths = {i: [t for t in (last, earlier) if t] for i, (last, earlier, _) in turns.items()}
+  for i, (last, _, after) in turns.items():
+    # What is asked of a conversation may be in its next turn, with nothing to find it by.
+    if after and after not in paths:
+      paths[after] = [i, *([last] if last else [])]
+  allowed = paths.keys() if only is None else paths.keys() & {*only}
+  paths = {i: paths[i] for i in allowed if i in index}
+  lines = {x[0]: Line._make(x) for x in diary.lines({*paths, *itertools.chain(*paths.values())})}
   known = [i for i in lines if i in index]
   cosines = dict(zip(known, (index.vectors(known) @ vector).tolist(), strict=True))
   folded = {n.casefold() for n in names}
@@ -104,16 +102,8 @@ def find(
       when=any(line.time in s for s in spans),
       named=line.speaker.casefold() in folded,
     )
-    for i in sorted(found, key=lambda i: (-lines[i].time, -i))
+    for i in sorted(paths, key=lambda i: (-lines[i].time, -i))
   ]
-
-
-def _path(id: int, turns: Mapping[int, tuple[int | None, int | None]]) -> list[int]:
-  """The two turns before, the last one first, as far as there are any."""
-  path = []
-  while len(path) < 2 and (before := turns.get(path[-1] if path else id, (None,))[0]):
-    path.append(before)
-  return path
 
 
 # ---- Names ----

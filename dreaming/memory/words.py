@@ -7,7 +7,7 @@ and counted without their accents. Robertson et al. 1994, Okapi at TREC-3.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from dreaming.memory.store import Store
 
@@ -48,7 +48,7 @@ class Words(Store):
     """A query's words in quotes, so that none is an operator, the rarest first."""
     words = (w.casefold() for w in _WORD.findall(query) if len(w) <= _LONGEST)
     found = dict.fromkeys(w for w in words if w not in _EMPTY)
-    counts = {w: self._rows_with(w) for w in list(found)[:_WORDS]}
+    counts = self._rows_with(list(found)[:_WORDS])
     out, left = [], _ROWS
     for word in sorted(counts, key=lambda w: counts[w]):
       left -= counts[word]
@@ -57,8 +57,10 @@ class Words(Store):
       out += [f'"{word}"'] if counts[word] else []
     return out
 
-  def _rows_with(self, word: str) -> int:
-    """How many experiences have a word, up to one more than can be ranked."""
-    sql = 'SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT ?)'
-    ((count,),) = self._run(sql, (f'"{word}"', _ROWS + 1))
-    return count
+  def _rows_with(self, words: Sequence[str]) -> dict[str, int]:
+    """How many experiences have each word, up to one more than can be ranked."""
+    if not words:
+      return {}
+    one = f'(SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT {_ROWS + 1}))'
+    (counts,) = self._run(f'SELECT {", ".join([one] * len(words))}', [f'"{w}"' for w in words])
+    return dict(zip(words, counts, strict=True))
