@@ -26,7 +26,7 @@ from dreaming.types import Params
 _CHUNKS = (16, 64)  # rows of the whole vocabulary
 _SHORT_CHUNKS = (512,)  # rows of a shortlist
 _PAIRS = 1024  # (row, token) that are asked of a chunk
-_LENGTHS = (64, 256, 512, 1024, 2048, 4096, 8192)  # of rows
+_LENGTHS = (64, 128, 256, 384, 512, 1024, 2048, 4096, 8192)  # of rows
 _USUAL = 512  # longer rows cost more attention, shorter ones repeat more context
 _ROWS = {'cpu': 2}  # in one pass; elsewhere:
 _MANY_ROWS = 16
