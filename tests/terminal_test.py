@@ -188,7 +188,7 @@ def test_thumbs_and_what_to_remember_are_noted(agent, capsys):
 
 def test_forget_that_says_what_it_does_not_do(agent):
   _, out = talk(agent, 'My pin is 1234.', 'Forget that.', 'I forgot that at home.')
-  assert out.splitlines()[2].startswith('(that is left out of dreams (still in the diary')
+  assert out.splitlines()[2].startswith('(that is left out of dreams, and still in the diary')
   assert out.count('left out') == 1 and len(agent.diary.experiences()) == 3
 
 
