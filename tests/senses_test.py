@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
+from benchmarks.senses import distance
 from configs import tiny
 from dreaming.agent import Agent
 from dreaming.memory.senses import (
@@ -553,16 +554,6 @@ def offline(monkeypatch):
 def sample(name: str) -> pathlib.Path:
   """A photograph that scikit-image brings, in the public domain (CC0)."""
   return extra.home('skimage', 'scikit-image') / 'data' / name
-
-
-def distance(a: list[str], b: list[str]) -> int:
-  """Of Levenshtein."""
-  row = list(range(len(b) + 1))
-  for i, x in enumerate(a, 1):
-    last, row[0] = row[0], i
-    for j, y in enumerate(b, 1):
-      last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (x != y))
-  return row[-1]
 
 
 @pytest.mark.real

@@ -17,6 +17,7 @@ from configs import tiny
 from dreaming import terminal
 from dreaming.agent import Agent, Why
 from dreaming.memory.recall import Recalled
+from dreaming.memory.relevance import Line, Parts
 from dreaming.sleep.outcome import Outcome
 from dreaming.types import QA, Dream, Manifest, Media, Quality, Scores, Status, Trust
 
@@ -31,7 +32,13 @@ class Echo(Agent):
     yield said[:4]
     yield said[4:]
     e = self.observe(text, said, user=user, now=now, **fields)
-    r = Recalled(experience=e, score=1.0, recency=0.9, importance=5.5, relevance=0.7, corrects=7)
+    line = Line(id=e.id, time=e.time, speaker=user, content=text, importance=None)
+    parts = Parts(
+      line, cosine=0.7, words=0.4, before=0.3, names=0.0, names_near=1.0, when=True, named=False
+    )
+    r = Recalled(
+      experience=e, score=1.0, recency=0.9, importance=5.5, relevance=0.7, parts=parts, corrects=7
+    )
     self._why = Why(question=text, generation=0, prompt=f'Q: {text}\nA:', recalled=(r,))
 
   def sleep(self, *, progress=None, **_):
@@ -171,6 +178,7 @@ def test_why_shows_prompt_and_memories(agent):
   assert lines[2:4] == ['  | Q: Hello', '  | A:']
   assert lines[4].startswith('  memory 1: score 1.00 (relevance 0.70, ')
   assert lines[4].endswith('a correction of 7')
+  assert lines[5].endswith('words 0.40, the turn before 0.30, of the time asked about')
 
 
 def test_thumbs_and_what_to_remember_are_noted(agent, capsys):

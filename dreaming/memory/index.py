@@ -15,7 +15,7 @@ from dreaming.memory.diary import Diary
 from dreaming.memory.embed import Embedder, experience_text
 from dreaming.memory.graph import Graph
 
-_EXACT = 50_000  # rows; as many of 384 numbers take a core about 7 ms
+_EXACT = 50_000  # rows; twice as many of 256 numbers take a core 9 ms
 
 
 class Index:
