@@ -30,7 +30,7 @@ _LENGTHS = (64, 128, 256, 384, 512, 1024, 2048, 4096, 8192)  # of rows
 _USUAL = 512  # longer rows cost more attention, shorter ones repeat more context
 _ROWS = {'cpu': 2}  # in one pass; elsewhere:
 _MANY_ROWS = 16
-_SCANNED_ON = ('cpu',)
+_SCANNED_ON = ('cpu', 'gpu')
 _KEPT = 6  # contexts with their keys and values: 9 MB for 256 tokens of the 270M
 _CONTEXTS = 4  # of a call: of more, each with few texts, keeping would cost more than it saves
 

@@ -86,6 +86,12 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 }  # fmt: skip
 
 
+# Linear -> the one of those with the same input that leaves it in the collection `inputs`.
+INPUTS: Mapping[str, str] = {
+  'q': 'q', 'k': 'q', 'v': 'q', 'o': 'o', 'gate': 'gate', 'up': 'gate', 'down': 'down',
+}  # fmt: skip
+
+
 # ---- Layouts ----
 
 
@@ -158,6 +164,8 @@ class Linears(nn.Module):
     """
     dtype = self.dtype or w.dtype
     x = x.astype(dtype)
+    if name in INPUTS.values():  # nothing, unless the collection is asked for
+      self.sow('inputs', name, x.reshape(*x.shape[: x.ndim - flat_in], -1))
     adapter = self.get_variable('lora', name) if self.has_variable('lora', name) else None
     if self.has_variable('mask', name):  # of every linear, adapted or not
       merged = w.astype(jnp.float32)
@@ -316,7 +324,7 @@ class Transformer(nn.Module):
       block = nn.remat(Block, prevent_cse=False) if self.remat else Block
       layers = nn.scan(
         block,
-        variable_axes={'params': 0, 'lora': 0, 'mask': 0},
+        variable_axes={'params': 0, 'lora': 0, 'mask': 0, 'inputs': 0},
         split_rngs={'params': True},
         in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast, 0),
         length=arch.num_layers,

@@ -17,7 +17,7 @@ import optax
 
 from dreaming.brain import lora, sharding, transformer
 from dreaming.brain.transformer import Architecture, Transformer
-from dreaming.sleep import artifacts, losses, prune
+from dreaming.sleep import artifacts, begin, losses, prune
 from dreaming.sleep.corpus import Corpus
 from dreaming.types import Batch, Lora, Params, TrainState
 
@@ -35,6 +35,9 @@ class TrainConfig:
   rank: int = 16
   scale: float = 2.0
   targets: str = r'layers/(attn|mlp)/.*'
+  begin: str = 'dreams'  # or 'random': what a new adapter's `a` are, see begin.py
+  begin_batches: int = 8  # that it looks at
+  begin_damping: float = 0.1
   replay_weight: float = 8.0
   held: float = 0.95  # tokens of dreams that are likelier already are not learned further
   dtype: str = 'bfloat16'  # of the products with the frozen weights; the adapter is f32
@@ -52,6 +55,13 @@ class TrainConfig:
       )
     if self.optimizer not in ('adamw', 'adafactor'):
       raise ValueError(f"train.optimizer={self.optimizer!r}: it is 'adamw' or 'adafactor'")
+    if self.begin not in ('dreams', 'random'):
+      raise ValueError(f"train.begin={self.begin!r}: it is 'dreams' or 'random'")
+    if self.begin_batches < 1 or self.begin_damping <= 0:
+      raise ValueError(
+        f'train.begin_batches={self.begin_batches}, train.begin_damping={self.begin_damping}: '
+        'each must be positive'
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +100,7 @@ def train(
     checkpoint: directory to resume from and to write to.
   """
   steps = min(config.steps, len(corpus.batches))
+  new = adapter is None
   if adapter is None:
     adapter = lora.init(jax.random.key(seed), arch, rank=config.rank, targets=config.targets)
   adapter = jax.tree.map(jnp.array, adapter)  # the step donates it: the caller keeps their own
@@ -110,6 +121,11 @@ def train(
   history: list[dict[str, float]] = []
   looks: list[float] = []
   state, history, looks = _resume(checkpoint, state, history, looks)
+  if new and config.begin == 'dreams' and not history:
+    seen = [place(b, sharding.BATCH) for b in corpus.batches[: config.begin_batches]]
+    look = make_gradient(arch, config)
+    begun = begin.whitened(state.adapter, base, seen, look, arch, damping=config.begin_damping)
+    state = state.replace(adapter=begun)
   state = place(state, sharding.ADAPTER)
   held_out, raw = (place(b, sharding.BATCH) for b in (corpus.held_out, corpus.raw))
   stopped, late = '', None
@@ -215,19 +231,22 @@ def frozen(params: Params, arch: Architecture, shortlist: Any, dtype: str) -> Pa
   }
 
 
-def _losses(arch: Architecture, config: TrainConfig):
-  """(adapter, base, batch, mask) -> (loss, metrics)."""
+def _losses(arch: Architecture, config: TrainConfig, inputs: bool = False):
+  """(adapter, base, batch, mask) -> (loss, metrics); metrics has `inputs` where they are asked."""
   model = Transformer(
     arch, scanned=True, remat=config.remat, lora_scale=config.scale, dtype=jnp.dtype(config.dtype)
   )
 
   def loss_fn(adapter, base, batch: Batch, mask):
     table = base['embedder']['unembedding']
-    inputs = {'input_embedding': base['embedder']['input_embedding']}
-    variables = {'params': {**base, 'embedder': inputs}, 'lora': adapter}
+    lookup = {'input_embedding': base['embedder']['input_embedding']}
+    variables = {'params': {**base, 'embedder': lookup}}
+    if adapter is not None:
+      variables['lora'] = adapter
     if mask is not None:
       variables['mask'] = mask
-    hidden, _ = model.apply(variables, batch.tokens, batch.positions, batch.segment_ids)
+    read = batch.tokens, batch.positions, batch.segment_ids
+    (hidden, _), seen = model.apply(variables, *read, mutable=['inputs'] if inputs else [])
     hidden = hidden.reshape(-1, hidden.shape[-1])[batch.loss_positions]
     logits = jnp.einsum(
       'nd,wd->nw', hidden.astype(table.dtype), table, preferred_element_type=jnp.float32
@@ -238,7 +257,8 @@ def _losses(arch: Architecture, config: TrainConfig):
     kl = ce - losses.entropy(batch.target_probs)
     kl = losses.weighted_mean(kl, batch.weights * batch.replay)
     learned = losses.weighted_mean(losses.unheld(ce, config.held), own)
-    return learned + config.replay_weight * kl, {'dream_loss': dream, 'replay_kl': kl}
+    metrics = {'dream_loss': dream, 'replay_kl': kl, **seen}
+    return learned + config.replay_weight * kl, metrics
 
   return loss_fn
 
@@ -256,6 +276,21 @@ def make_step(arch: Architecture, config: TrainConfig, optimizer: optax.Gradient
     return TrainState(step=state.step + 1, adapter=adapter, opt_state=opt_state), metrics
 
   return jax.jit(step, donate_argnums=(0,))
+
+
+def make_gradient(arch: Architecture, config: TrainConfig):
+  """(base, batch) -> (the dreams' gradient by the layers' weights, inputs); see begin.py."""
+  loss_fn = _losses(arch, dataclasses.replace(config, replay_weight=0.0), inputs=True)
+
+  def gradient(base: Params, batch: Batch):
+    def by_layers(layers):
+      loss, metrics = loss_fn(None, {**base, 'layers': layers}, batch, None)
+      return loss, metrics['inputs']
+
+    grads, inputs = jax.grad(by_layers, has_aux=True)(base['layers'])
+    return grads, {name: x for group in inputs['layers'].values() for name, (x,) in group.items()}
+
+  return gradient
 
 
 def make_eval(arch: Architecture, config: TrainConfig):
