@@ -70,7 +70,8 @@ setuptools.setup(
     'prompt_toolkit>=3',
     'python-dateutil>=2.9',
     'rich>=14',
-    'sentencepiece>=0.2.1',
+    'scipy>=1.14',
+    'sentencepiece>=0.2.3',  # 0.2.2 does not read the embedded tokenizer
     'tensorboardX>=2.6.4',
     'usearch>=2.21',
     'wordllama>=0.4',

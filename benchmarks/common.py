@@ -99,6 +99,8 @@ def machine() -> dict[str, Any]:
     'load': round(os.getloadavg()[0], 2),  # before: above 0 or so, others were working here
     'packages': {p: importlib.metadata.version(p) for p in ('jax', 'jaxlib', 'flax', 'numpy')},
   }
+  if jax := sys.modules.get('jax'):
+    info['device'] = jax.devices()[0].device_kind
   try:
     lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
     info['cpu'] = next(x.split(':', 1)[1].strip() for x in lines if x.startswith('model name'))

@@ -21,6 +21,7 @@ _ANSWERS = os.fdopen(os.dup(sys.stdout.fileno()), 'w')
 sys.stdout = sys.stderr
 
 
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 DTYPES = {'bfloat16': torch.bfloat16, 'float32': torch.float32}
 
 
@@ -43,13 +44,13 @@ class Session:
     if missing or wrong.unexpected_keys:
       raise ValueError(f'missing {missing[:3]}, unexpected {wrong.unexpected_keys[:3]}')
     model.tie_weights()
-    self.model = model.eval()
-    versions = {'torch': torch.__version__, 'threads': torch.get_num_threads()}
+    self.model = model.eval().to(DEVICE)
+    versions = {'torch': torch.__version__, 'threads': torch.get_num_threads(), 'device': DEVICE}
     return {**versions, 'parameters': sum(p.numel() for p in model.parameters())}
 
   def decode(self, ids, tokens):
     """Greedy, exactly `tokens` new ones, with the KV cache that generate makes by default."""
-    prompt = torch.tensor([ids])
+    prompt = torch.tensor([ids], device=DEVICE)
     start = time.perf_counter()
     with torch.inference_mode():
       out = self.model.generate(
@@ -60,8 +61,8 @@ class Session:
         do_sample=False,
         pad_token_id=0,
       )
-    seconds = time.perf_counter() - start
-    return {'seconds': seconds, 'ids': out[0, len(ids) :].tolist()}
+    said = out[0, len(ids) :].tolist()  # waits for the device
+    return {'seconds': time.perf_counter() - start, 'ids': said}
 
   def adapt(self, rank, alpha, learning_rate):
     """A PEFT LoRA on all linears, trained with AdamW."""
@@ -86,8 +87,9 @@ class Session:
       labels: [B, L], of each position's own token as transformers has it, -100 where no loss is.
       gathered: make logits at loss positions only, which transformers by itself does not.
     """
-    tokens, positions = torch.tensor(tokens), torch.tensor(positions)
-    segments, labels = torch.tensor(segments), torch.tensor(labels)
+    tokens, positions, segments, labels = (
+      torch.tensor(x, device=DEVICE) for x in (tokens, positions, segments, labels)
+    )
     start = time.perf_counter()
     distance = positions[:, :, None] - positions[:, None, :]
     mask = (distance >= 0) & (segments[:, :, None] == segments[:, None, :])
@@ -109,6 +111,8 @@ class Session:
     torch.nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], 1.0)
     self.optimizer.step()
     self.optimizer.zero_grad(set_to_none=True)
+    if DEVICE == 'cuda':
+      torch.cuda.synchronize()
     return {'seconds': time.perf_counter() - start, 'loss': loss.item()}
 
 

@@ -68,6 +68,7 @@ def main() -> int:
   p = common.parser(__doc__)
   common.add_peer_flag(p)
   p.add_argument('--rounds', type=int, default=7)
+  p.add_argument('--rows', type=int, default=ROWS, help=f'of {LENGTH} tokens, of a batch')
   p.add_argument('--rank', type=int, default=16)
   p.add_argument('--dtype', default='bfloat16', help='of our products, see train.dtype')
   args = p.parse_args()
@@ -84,7 +85,7 @@ def main() -> int:
   python = common.peer_python(args.peer_python, cache)
   common.keep_programs(cache)
   base = weights.load(weights.ModelConfig(), cache=cache)
-  batches, shortlist = batches_of(base.tokenizer, 4, 1 if args.quick else ROWS)
+  batches, shortlist = batches_of(base.tokenizer, 4, 1 if args.quick else args.rows)
   tokens = float(np.mean([b.weights.sum() for b in batches]))
   config = train.TrainConfig(rank=args.rank, dtype=args.dtype)
 

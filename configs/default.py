@@ -152,8 +152,8 @@ def get_config() -> ml_collections.ConfigDict:
   c.train.rank = 16
   c.train.scale = 2.0  # alpha / rank
   c.train.targets = r'layers/(attn|mlp)/.*'  # regex over attn/q k v o, mlp/gate up down
-  # Where a new adapter begins: 'dreams' (dreaming/sleep/begin.py), or 'random'.
-  c.train.begin = 'dreams'
+  # Where a new adapter begins: 'random', or 'dreams' (dreaming/sleep/begin.py).
+  c.train.begin = 'random'
   c.train.begin_batches = 8  # that it looks at
   c.train.begin_damping = 0.1  # against the mean of the inputs' second moments, 1
   c.train.replay_weight = 8.0  # of KL(base || student) on replay

@@ -35,7 +35,7 @@ class TrainConfig:
   rank: int = 16
   scale: float = 2.0
   targets: str = r'layers/(attn|mlp)/.*'
-  begin: str = 'dreams'  # or 'random': what a new adapter's `a` are, see begin.py
+  begin: str = 'random'  # or 'dreams': what a new adapter's `a` are, see begin.py
   begin_batches: int = 8  # that it looks at
   begin_damping: float = 0.1
   replay_weight: float = 8.0
