@@ -50,7 +50,9 @@ def lessons():
   return Corpus(batches, batches[0], batches[0], np.arange(64, dtype=np.int32))
 
 
-CONFIG = train.TrainConfig(steps=2, rank=4, dtype='float32', held=1.0, eval_every=99, begin='dreams')
+CONFIG = train.TrainConfig(
+  steps=2, rank=4, dtype='float32', held=1.0, eval_every=99, begin='dreams'
+)
 
 
 def test_directions_are_the_best_of_the_quotient():
