@@ -152,6 +152,9 @@ def get_config() -> ml_collections.ConfigDict:
   c.train.rank = 16
   c.train.scale = 2.0  # alpha / rank
   c.train.targets = r'layers/(attn|mlp)/.*'  # regex over attn/q k v o, mlp/gate up down
+  # 'continual' carries one adapter on from night to night, 'fresh' begins a new one each night on
+  # top of the earlier ones, 'fold' rounds them into the base's dtype first: the naive way.
+  c.train.consolidation = 'continual'
   # Where a new adapter begins: 'random', or 'dreams' (dreaming/sleep/begin.py).
   c.train.begin = 'random'
   c.train.begin_batches = 8  # that it looks at

@@ -378,3 +378,72 @@ def test_a_lock_that_is_a_link_writes_nowhere_else(tmp_path):
   with pytest.raises(OSError):
     IdentityLock(tmp_path)
   assert (tmp_path / 'victim').read_text() == 'kept'
+
+
+# ---- Ways to consolidate ----
+
+
+def _generations(life, kind, masks=None):
+  """Two, the second on top of the first; returns their adapters."""
+  adapters = [_adapter(1), _adapter(2)]
+  for adapter in adapters:
+    parent = life.diary.active()
+    number = generations.next_number(life.root)
+    fields = {
+      'parent': parent, 'night': None, 'created': 1.0, 'base': life.base.digest, 'sources': (),
+      'seed': 0, 'scores': {}, 'config': {},
+      'lora': {'rank': 2, 'alpha': 4e-3, 'consolidation': kind},
+    }  # fmt: skip
+    saved = generations.save(
+      life.root, number, adapter=adapter, masks=masks, manifest_fields=fields
+    )
+    life.bluegreen.promote(saved)
+  return adapters
+
+
+def test_fresh_adapters_add_up_without_rounding(tmp_path, base):
+  low = FakeBase(jax.tree.map(lambda x: x.astype(jnp.bfloat16) if x.ndim > 1 else x, base.params))
+  life = Life(tmp_path, low)
+  adapters = _generations(life, 'fresh')
+  ground = life.bluegreen.ground(2, 'fresh')
+  deltas = [lora.layer_delta(a, 0, ARCH, 2e-3)['mlp/down'] for a in adapters]
+  wanted = low.params['layer_0']['mlp']['linear'].astype(jnp.float32) + sum(deltas)
+  np.testing.assert_allclose(ground['layer_0']['mlp']['linear'], wanted, rtol=1e-6, atol=1e-7)
+  served = life.bluegreen.blue.params['layer_0']['mlp']['linear']
+  assert served.dtype == jnp.bfloat16
+  np.testing.assert_array_equal(served, wanted.astype(jnp.bfloat16))
+  life.diary.close()
+
+
+def test_fold_rounds_every_night_and_loses_what_fresh_keeps(tmp_path, base):
+  low = FakeBase(jax.tree.map(lambda x: x.astype(jnp.bfloat16) if x.ndim > 1 else x, base.params))
+  life = Life(tmp_path, low)
+  adapters = _generations(life, 'fold')
+  w = low.params['layer_0']['mlp']['linear']
+  for adapter in adapters:
+    delta = lora.layer_delta(adapter, 0, ARCH, 2e-3)['mlp/down']
+    moved = (w.astype(jnp.float32) + delta).astype(jnp.bfloat16)
+    assert float((moved == w).mean()) > 0.3  # so small a step that many weights do not move
+    w = moved
+  np.testing.assert_array_equal(life.bluegreen.blue.params['layer_0']['mlp']['linear'], w)
+  life.diary.close()
+
+
+def test_the_ground_of_one_adapter_is_the_base_itself(life, base):
+  life.bluegreen.promote(life.night(1))
+  assert life.bluegreen.ground(1, 'continual') is base.params
+  on_top = life.bluegreen.ground(1, 'fresh')
+  for x, y in zip(
+    jax.tree.leaves(on_top), jax.tree.leaves(life.bluegreen.blue.params), strict=True
+  ):
+    np.testing.assert_array_equal(x, y)
+
+
+def test_rollback_among_fresh_generations_is_bit_identical(tmp_path, base):
+  life = Life(tmp_path, base)
+  _generations(life, 'fresh', masks={})
+  second = _bits(life.bluegreen.blue)
+  first = _bits(life.bluegreen.rollback())
+  assert first != second and life.bluegreen.blue.generation == 1
+  assert _bits(life.bluegreen.rollback(2)) == second
+  life.diary.close()

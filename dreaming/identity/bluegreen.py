@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 
 from dreaming import types
 from dreaming.brain import lora
@@ -79,6 +80,7 @@ def wake(
   *,
   scale: float,
   number: int,
+  ground: Params | None = None,
 ) -> Mind:
   """The base with an adapter and its masks, materialized: what speaks, and what is examined.
 
@@ -90,18 +92,26 @@ def wake(
     masks: 'delta' returns weights to the base's, then 'merged' holds weights at zero.
     scale: alpha / rank.
     number: of the generation.
+    ground: what the adapter is added to, where that is not the base itself; see BlueGreen.ground.
   """
+  params = _merged(base.params if ground is None else ground, adapter, masks, base.arch, scale)
+  return Mind(params=jax.tree.map(_place, params, base.params), generation=number)
+
+
+def _merged(ground: Params, adapter, masks: generations.Masks | None, arch, scale) -> Params:
   masks = masks or {}
-  params = lora.materialize(base.params, adapter, base.arch, scale=scale)
+  params = lora.materialize(ground, adapter, arch, scale=scale)
   if 'delta' in masks:
-    params = prune.revert(params, base.params, masks['delta'])
+    params = prune.revert(params, ground, masks['delta'])
   if 'merged' in masks:
     params = prune.apply(params, masks['merged'])
-  return Mind(params=jax.tree.map(_place, params, base.params), generation=number)
+  return params
 
 
 def _place(new: Any, old: Any) -> Any:
   """Where the base's array is. (Not when it is there: device_put would pin it to its device.)"""
+  if new is not old and new.dtype != old.dtype:
+    new = new.astype(old.dtype)
   if new is old or not isinstance(old, jax.Array) or new.sharding == old.sharding:
     return new
   return jax.device_put(new, old.sharding)
@@ -145,6 +155,28 @@ class BlueGreen:
     if number == 0:
       return Mind(params=self._base.params, generation=0)
     return self._read(number)[1]
+
+  def ground(self, number: int, consolidation: str) -> Params:
+    """What the night after generation `number` adds its adapter to.
+
+    'continual' is the base: one adapter is carried on. Otherwise it is that generation's weights:
+    'fresh' in f32, as nothing had been rounded, 'fold' in the base's own dtype, which forgets what
+    is smaller than its steps: the naive way, to compare with.
+
+    Raises:
+      ValueError: as `mind`.
+    """
+    params = self._base.params
+    if consolidation == 'continual':
+      return params
+    if number:
+      generation, adapter, masks = generations.load(self._root, number)
+      self._check(generation)
+      below = self.ground(generation.parent or 0, _consolidation(generation))
+      params = _merged(below, adapter, masks, self._base.arch, _scale(generation))
+    if consolidation == 'fold':
+      return jax.tree.map(_place, params, self._base.params)
+    return jax.tree.map(lambda x: x.astype(jnp.float32) if x.ndim > 1 else x, params)
 
   def promote(
     self,
@@ -213,7 +245,9 @@ class BlueGreen:
   def _read(self, number: int) -> tuple[Generation, Mind]:
     generation, adapter, masks = generations.load(self._root, number)
     self._check(generation)
-    mind = wake(self._base, adapter, masks, scale=_scale(generation), number=number)
+    ground = self.ground(generation.parent or 0, _consolidation(generation))
+    scale = _scale(generation)
+    mind = wake(self._base, adapter, masks, scale=scale, number=number, ground=ground)
     return generation, mind
 
   def _check(self, generation: Generation) -> None:
@@ -229,6 +263,10 @@ class BlueGreen:
           f'generation {generation.number} in {self._root} is not the one that was promoted: put '
           'that back from a backup, or roll back to an earlier generation'
         )
+
+
+def _consolidation(generation: Generation) -> str:
+  return generation.manifest.lora.get('consolidation', 'continual')
 
 
 def _scale(generation: Generation) -> float:

@@ -60,19 +60,22 @@ def stale(diary: Diary, number: int, settings: Mapping[str, Any]) -> str:
 
 def lora_fields(config: TrainConfig) -> dict[str, Any]:
   """How an adapter of this configuration is described in its manifest."""
-  return {'rank': config.rank, 'alpha': config.rank * config.scale, 'targets': config.targets}
+  fields = {'rank': config.rank, 'alpha': config.rank * config.scale, 'targets': config.targets}
+  if config.consolidation != 'continual':  # manifests without the field are of the usual kind
+    fields['consolidation'] = config.consolidation
+  return fields
 
 
 def adapter(root: pathlib.Path, parent: int, config: TrainConfig) -> Lora | None:
-  """The one adapter that is carried on from night to night; None where the base serves.
+  """The one adapter that is carried on from night to night; None where a new one begins.
 
   Raises:
     ValueError: `config` asks for an adapter of another kind, or the generation is damaged.
   """
-  if parent == 0:
+  if parent == 0 or config.consolidation != 'continual':
     return None
   generation, found, _ = generations.load(root, parent)
-  for name, value in lora_fields(config).items():
+  for name, value in ({'consolidation': None} | lora_fields(config)).items():
     if generation.manifest.lora.get(name) != value:
       raise ValueError(
         f'generation {parent} has lora {dict(generation.manifest.lora)}, and config.train asks for '

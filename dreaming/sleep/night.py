@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import pathlib
 import shutil
@@ -203,12 +204,12 @@ class _Night:
       with self._timed('train'):
         on_step = self._on_step('train', self.config.train.steps)
         trained = train.train(
-          self.base.params, self.base.arch, lessons, config=self.config.train, seed=self.seed,
+          self.ground.params, self.base.arch, lessons, config=self.config.train, seed=self.seed,
           adapter=parent, on_step=on_step, checkpoint=self.work / 'train',
         )  # fmt: skip
       digest = artifacts.write(path, trained.adapter)
-      why = {'steps': trained.steps_done, 'stopped': trained.stopped}
-      self._leave('train', {'digest': digest, **why})
+      done = {'steps': trained.steps_done, 'stopped': trained.stopped, 'digest': digest}
+      self._leave('train', done)
       found = artifacts.read(path, digest)
     return found
 
@@ -227,7 +228,7 @@ class _Night:
     with self._timed('prune'):
       max_nll = self._known().quick_nll * (1 + self.config.gate.max_nll_increase)
       pruned = backoff.back_off(
-        self.decoder, self.base, trained, self._recover, config=config,
+        self.decoder, self.ground, trained, self._recover, config=config,
         scale=self.config.train.scale, max_nll=max_nll, start=start, on_attempt=on_attempt,
       )  # fmt: skip
     index, digest = pruned.index, artifacts.write(path, pruned.adapter)
@@ -241,15 +242,11 @@ class _Night:
     steps = len(batches)
     rate = _RECOVERY_RATE * self.config.train.learning_rate
     return train.train(
-      self.base.params,
-      self.base.arch,
-      dataclasses.replace(night_corpus, batches=batches),
+      self.ground.params, self.base.arch, dataclasses.replace(night_corpus, batches=batches),
       config=dataclasses.replace(self.config.train, steps=steps, learning_rate=rate),
-      seed=self.seed + 1,
-      adapter=adapter,
-      masks=mask,
+      seed=self.seed + 1, adapter=adapter, masks=mask,
       on_step=self._on_step(f'recover {amount:g}', steps),
-    ).adapter
+    ).adapter  # fmt: skip
 
   def _examine(self, adapter: Lora, masks: generations.Masks, index: int) -> Mapping[str, Any]:
     left = self._left('examine')
@@ -264,8 +261,8 @@ class _Night:
         firm=known.firm,
       )  # fmt: skip
       base_measures = examine.examine_base(self.decoder, self.base_mind, exam, known)
-      scale = self.config.train.scale
-      green = bluegreen.wake(self.base, adapter, masks, scale=scale, number=self.number)
+      fields = {'scale': self.config.train.scale, 'number': self.number}
+      green = bluegreen.wake(self.ground, adapter, masks, **fields)
       try:
         report = examine.examine(self.decoder, green, exam)
       finally:
@@ -273,20 +270,18 @@ class _Night:
     self.log.write('examine', index, report.measures)
     self.progress('examine', 1, 1, report.measures)
     questions = {'recall': recall, 'never_mentioned': unknown}
-    return self._leave(
-      'examine',
-      {
-        'index': index,
-        'measures': finite(report.measures),
-        'base': finite(base_measures),
-        'missed': examine.missed(recall, report),
-        'replies': {  # measure -> [question, reply, whether it counted]
-          name: [[q.text, *r] for q, r in zip(asked, report.replies[name], strict=True)]
-          for name, asked in questions.items()
-          if asked
-        },
+    payload = {
+      'index': index,
+      'measures': finite(report.measures),
+      'base': finite(base_measures),
+      'missed': examine.missed(recall, report),
+      'replies': {  # measure -> [question, reply, whether it counted]
+        name: [[q.text, *r] for q, r in zip(asked, report.replies[name], strict=True)]
+        for name, asked in questions.items()
+        if asked
       },
-    )
+    }
+    return self._leave('examine', payload)
 
   def _promote(self, adapter: Lora, masks: generations.Masks, verdict: examine.Verdict) -> Outcome:
     exam = self._left('examine')
@@ -313,8 +308,7 @@ class _Night:
       )
     fields = {'rows': verdict.rows, 'generation': generation, 'consumed': consumed}
     outcome = self._outcome('promoted', '', **fields)
-    night = {'night': self.number, 'result': outcome.plain()}
-    self.identity.promote(generation, consumed=consumed, **night)
+    self.identity.promote(generation, consumed=consumed, night=self.number, result=outcome.plain())
     return outcome
 
   def _end(self, state: str, reason: str, **fields: Any) -> Outcome:
@@ -369,12 +363,18 @@ class _Night:
         self._leave('corpus', {'digest': digest, **size})
     return self._corpus
 
+  @functools.cached_property
+  def ground(self) -> bluegreen.Base:
+    """What tonight's adapter is added to, in the place of the base."""
+    kind = self.config.train.consolidation
+    return dataclasses.replace(self.base, params=self.identity.ground(self.chosen['parent'], kind))
+
   def _known(self) -> examine.Known:
     return examine.known(self.decoder, self.base_mind, self.base.digest, self.cache)
 
   def _masks(self, trained: Lora, adapter: Lora, index: int) -> generations.Masks:
     scale, config = self.config.train.scale, self.config.prune
-    return backoff.masks(self.base, trained, adapter, index=index, scale=scale, config=config)
+    return backoff.masks(self.ground, trained, adapter, index=index, scale=scale, config=config)
 
   def _left(self, step: str) -> Any:
     return self.diary.night(self.number).payloads.get(step)

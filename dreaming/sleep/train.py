@@ -35,6 +35,7 @@ class TrainConfig:
   rank: int = 16
   scale: float = 2.0
   targets: str = r'layers/(attn|mlp)/.*'
+  consolidation: str = 'continual'  # or 'fresh', 'fold': see BlueGreen.ground
   begin: str = 'random'  # or 'dreams': what a new adapter's `a` are, see begin.py
   begin_batches: int = 8  # that it looks at
   begin_damping: float = 0.1
@@ -55,6 +56,10 @@ class TrainConfig:
       )
     if self.optimizer not in ('adamw', 'adafactor'):
       raise ValueError(f"train.optimizer={self.optimizer!r}: it is 'adamw' or 'adafactor'")
+    if self.consolidation not in ('continual', 'fresh', 'fold'):
+      raise ValueError(
+        f"train.consolidation={self.consolidation!r}: it is 'continual', 'fresh' or 'fold'"
+      )
     if self.begin not in ('dreams', 'random'):
       raise ValueError(f"train.begin={self.begin!r}: it is 'dreams' or 'random'")
     if self.begin_batches < 1 or self.begin_damping <= 0:
