@@ -302,9 +302,9 @@ class Agent(Recollection):
       open_night=diary.open_night(),
     )
 
-  def examine(self, day: Day) -> arms.Examination:
-    """The four arms: base, retrieval, weights, both."""
-    return arms.examine(self, day, generation=self.diary.active())
+  def examine(self, day: Day, names: Iterable[str] = tuple(arms.ARMS)) -> arms.Examination:
+    """A day's questions in the four arms, or in some: base, retrieval, weights, both."""
+    return arms.examine(self, day, generation=self.diary.active(), names=names)
 
   def rollback(self, number: int | None = None) -> int:
     """Lets an earlier generation serve again, by default the parent; returns its number."""

@@ -10,7 +10,7 @@ nowhere else: its probes never reach a night.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from dreaming import days
@@ -103,17 +103,21 @@ class Examination:
     }
 
 
-def examine(agent: Answerer, day: Day, *, generation: int) -> Examination:
-  """Asks a day's questions in all four arms, a moment after its last interaction.
+def examine(
+  agent: Answerer, day: Day, *, generation: int, names: Iterable[str] = tuple(ARMS)
+) -> Examination:
+  """Asks a day's questions in the four arms, a moment after its last interaction.
 
   Args:
     generation: the one that serves; where it is 0, Blue is the base and is not asked again.
+    names: of the arms that are asked.
   """
   asked = [p.question for p in day.probes] + [q.question for q in day.never_mentioned]
   now = day.interactions[-1].time + 1
   arms: dict[str, Arm] = {}
   said: dict[tuple[int, bool], list[str]] = {}
-  for name, (blue, retrieval) in ARMS.items():
+  for name in names:
+    blue, retrieval = ARMS[name]
     key = (generation if blue else 0, retrieval)
     if key not in said:
       said[key] = agent.answer(

@@ -37,7 +37,7 @@ def run(mode: str, config: ConfigDict, carried: Mapping[str, str | None] | None 
     logging.set_verbosity(logging.WARNING)  # Orbax tells a dozen lines of each checkpoint
   console = Console(highlight=False)
   transfer.check(mode, carried or {})
-  lived = _days(config) if mode in ('live', 'examine') else []
+  lived = _days(config) if mode in ('live', 'life', 'examine') else []
   with Agent(config) as agent:
     if mode == 'chat':
       return terminal.run(agent)
@@ -51,6 +51,10 @@ def run(mode: str, config: ConfigDict, carried: Mapping[str, str | None] | None 
       return 0
     if mode == 'sleep':
       return sleep(agent, console)
+    if mode == 'life':
+      from dreaming import lifelong  # which needs this module
+
+      return lifelong.run(agent, lived, console)
     if mode == 'examine':
       return examine(agent, [d for d in lived if d], console)
     return live(agent, lived, console)
@@ -68,9 +72,9 @@ def live(agent: Agent, lived: list[Day | None], console: Console) -> int:
       if day is None:
         _listen(agent, sys.stdin.buffer, console)
       else:
-        _talk(agent, day, console)
+        talk(agent, day, console)
     with clock.of('sleep'):
-      outcome = _sleep(agent, day, console)
+      outcome = sleep_after(agent, day, console)
     asleep += not outcome.promoted
     nights.append(report.night(outcome, agent.workdir))
     with clock.of('examine'):
@@ -82,7 +86,7 @@ def live(agent: Agent, lived: list[Day | None], console: Console) -> int:
 
 
 def sleep(agent: Agent, console: Console) -> int:
-  outcome = _sleep(agent, None, console)
+  outcome = sleep_after(agent, None, console)
   report.show_night(report.night(outcome, agent.workdir), console)
   return 0 if outcome.promoted else 1
 
@@ -112,7 +116,7 @@ def status(agent: Agent, console: Console) -> int:
   return 0
 
 
-def _sleep(agent: Agent, day: Day | None, console: Console) -> Outcome:
+def sleep_after(agent: Agent, day: Day | None, console: Console) -> Outcome:
   """A night, that of a scripted day right after its last interaction."""
   with report.progress(console) as progress:
     user, now = (day.user, day.interactions[-1].time + 1) if day else (None, None)
@@ -142,7 +146,7 @@ def _days(config: ConfigDict) -> list[Day | None]:
   return found
 
 
-def _talk(agent: Agent, day: Day, console: Console) -> None:
+def talk(agent: Agent, day: Day, console: Console) -> None:
   """Lives a day. What the diary has of it already, since an earlier run was cut off, is skipped."""
   known = {(e.time, e.speaker, e.content) for e in agent.diary.experiences()}
   new = [x for x in day.interactions if (x.time, x.user, x.text) not in known]

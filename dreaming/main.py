@@ -1,16 +1,15 @@
 """Dreaming Machines: an agent that lives through days and learns from them at night.
 
   python -m dreaming.main --config=configs/gemma3_270m.py [--mode=MODE] [--config.FIELD=VALUE ...]
-  live     live the days of config.life.days ('-': standard input), sleep after each, and report
-  chat     talk in the terminal; /help there lists what else can be done
-  sleep    one night over what was said since the last
-  examine  ask the days' questions in four arms: base, retrieval, weights, both
-  status   who serves, what the diary holds; prepare: make ahead what a first night would make
+  live     live the days of config.life.days ('-': stdin), sleep after each; life: what is forgotten
+  chat     talk in the terminal (/help)
+  sleep    one night over what was said since the last; prepare: make ahead what it needs
+  examine  ask the days' questions in four arms; status: who serves, what the diary holds
   import   --files=A,B [--format=F]; export --to=A.jsonl or DIR; approve [--session=S | --ids=1,2]
-configs/default.py has every field; nothing is written outside config.workdir and config.cache.
-Exit codes: 0, 1 nothing learnt or a file refused, 2 a mistake (--verbosity=1), 130 interrupted."""
+configs/default.py has all fields. Exits with 0, 1 nothing learnt, 2 a mistake, 130 interrupted."""
 
 import pathlib
+import re
 import sys
 
 from absl import app, flags, logging
@@ -18,7 +17,7 @@ from ml_collections import config_flags
 
 _DEFAULT = str(pathlib.Path(__file__).parents[1] / 'configs' / 'gemma3_270m.py')
 _CONFIG = config_flags.DEFINE_config_file('config', _DEFAULT, lock_config=True)
-_MODES = 'live chat sleep examine status prepare import export approve'.split()
+_MODES = 'live life chat sleep examine status prepare import export approve'.split()
 _MODE = flags.DEFINE_enum('mode', 'live', _MODES, '')
 _CARRY = {n: flags.DEFINE_string(n, None, '') for n in 'files format to session ids'.split()}
 
@@ -37,6 +36,7 @@ def main(_: list[str]) -> None:
 
 
 def parse(argv: list[str]) -> list[str]:
+  argv = [re.sub(r'^(--config\.life\.days=)([^(\'"].*)$', r'\1"\2"', a) for a in argv]  # paths
   if {'--help', '-h', '--helpshort'} & set(argv):
     sys.exit(print(__doc__.strip()))
   try:

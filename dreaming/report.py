@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -135,6 +135,19 @@ def write(workdir: pathlib.Path, result: Mapping[str, Any]) -> pathlib.Path:
 
 def plot(workdir: pathlib.Path, result: Mapping[str, Any], cache: pathlib.Path) -> pathlib.Path:
   """result.png: recall of the four arms, the last night's losses, its gate."""
+
+  def draw_all(figure: Any) -> None:
+    recall, losses, gate = figure.subplots(1, 3)
+    _draw_arms(recall, result['days'])
+    night = result['nights'][-1] if result['nights'] else {}
+    _draw_losses(losses, night.get('losses', []))
+    _draw_gate(gate, night.get('gate', []))
+
+  return draw(workdir / PLOT, draw_all, cache)
+
+
+def draw(path: pathlib.Path, paint: Callable[[Any], None], cache: pathlib.Path) -> pathlib.Path:
+  """A PNG of what `paint` puts into a matplotlib Figure, whole or not at all."""
   # Before the first import: matplotlib keeps its font list in the home directory otherwise.
   os.environ.setdefault('MPLCONFIGDIR', str(cache / 'matplotlib'))
   pathlib.Path(os.environ['MPLCONFIGDIR']).mkdir(parents=True, exist_ok=True)
@@ -143,12 +156,8 @@ def plot(workdir: pathlib.Path, result: Mapping[str, Any], cache: pathlib.Path) 
 
   figure = Figure(figsize=(12, 3.6), layout='constrained')
   FigureCanvasAgg(figure)
-  recall, losses, gate = figure.subplots(1, 3)
-  _draw_arms(recall, result['days'])
-  night = result['nights'][-1] if result['nights'] else {}
-  _draw_losses(losses, night.get('losses', []))
-  _draw_gate(gate, night.get('gate', []))
-  path, temporary = workdir / PLOT, workdir / f'.tmp-{PLOT}'
+  paint(figure)
+  temporary = path.with_name(f'.tmp-{path.name}')
   figure.savefig(temporary, format='png', dpi=120)
   os.replace(temporary, path)
   return path

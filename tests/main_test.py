@@ -94,7 +94,7 @@ def test_status_loads_no_weights(flags):
     ('--config.train.lerning_rate=1', 'lerning_rate'),
     ('--config.nix.y=1', "no such field: 'nix'"),
     ('--config.train.steps=abc', "--config.train.steps=abc: invalid literal for int() .* 'abc'"),
-    ('--mode=dream', '--mode=dream: value should be one of <live|chat'),
+    ('--mode=dream', '--mode=dream: value should be one of <live|life'),
     ('--nix', "Unknown command line flag 'nix'"),
     ('words', "'words' is no flag"),
     ('--config=configs/nix.py', 'configs/nix.py'),
