@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,18 +30,54 @@ def nights(diary: Diary) -> list[int]:
   return found[::-1]
 
 
-def rehearsal(diary: Diary) -> list[Dream]:
+def rehearsal(diary: Diary, newer: Sequence[Dream] = ()) -> list[Dream]:
   """What those nights dreamt that was told: rehearsed, or the new dreams would displace it.
 
-  Not what had not been told then: it may have been since.
+  Not what had not been told then: it may have been since. Nor what a later night, or tonight,
+  answers otherwise: the newer experience wins, and the older one stays in the diary.
+
+  Args:
+    newer: tonight's dreams.
   """
   dreams = [d for n in nights(diary) for d in diary.dreams(n, status=Status.KEPT)]
-  return [d for d in dreams if d.style not in (*EXAM_STYLES, 'unknown')]
+  kept, answers = [], _answers(newer)
+  for n in sorted({d.night for d in dreams}, reverse=True):
+    told = [d for d in dreams if d.night == n and d.style not in (*EXAM_STYLES, 'unknown')]
+    kept += [d for d in told if not _contradicted(d, answers)][::-1]
+    answers = _answers(told) | answers
+  return kept[::-1]
 
 
-def questions(diary: Diary, *, limit: int) -> tuple[examine.Question, ...]:
-  """What those nights were examined with: at most `limit` questions, evenly from all of them."""
-  found = [q for n in nights(diary) for q in examine.held_out(diary.dreams(n))[0]]
+def _answers(dreams: Sequence[Dream]) -> dict[str, set[str]]:
+  """Question -> its answers, both folded, of what was told."""
+  found: dict[str, set[str]] = {}
+  for d in dreams:
+    for p in d.pairs if d.style not in (*EXAM_STYLES, 'unknown') else ():
+      found.setdefault(_folded(p.question), set()).add(_folded(p.answer))
+  return found
+
+
+def _contradicted(dream: Dream, answers: Mapping[str, set[str]]) -> bool:
+  asked = ((_folded(p.question), _folded(p.answer)) for p in dream.pairs)
+  return any(answer not in answers.get(question, (answer,)) for question, answer in asked)
+
+
+def _folded(text: str) -> str:
+  return ' '.join(text.casefold().split())
+
+
+def questions(
+  diary: Diary, *, limit: int, newer: Sequence[Dream] = ()
+) -> tuple[examine.Question, ...]:
+  """What those nights were examined with: at most `limit` questions, evenly from all of them.
+
+  Args:
+    newer: tonight's dreams: facts that they answer otherwise are asked no more.
+  """
+  there = {d.sources for d in rehearsal(diary, newer)}
+  found = [
+    q for n in nights(diary) for q in examine.held_out(diary.dreams(n))[0] if q.sources in there
+  ]
   if len(found) > limit:
     found = [found[i] for i in np.linspace(0, len(found) - 1, limit).astype(int)]
   return tuple(found)

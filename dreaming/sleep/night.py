@@ -255,7 +255,7 @@ class _Night:
     with self._timed('examine'):
       known = self._known()
       recall, unknown = examine.held_out(self.dreams)
-      earlier = lineage.questions(self.diary, limit=_EARLIER)
+      earlier = lineage.questions(self.diary, limit=_EARLIER, newer=self.dreams)
       exam = examine.Exam(
         recall=recall, never_mentioned=unknown, general=known.general, earlier=earlier,
         firm=known.firm,
@@ -348,7 +348,7 @@ class _Night:
           self.base.digest,
           self._lessons(),
           select.chosen(self.diary, self.chosen['ids'], self.config.select),
-          lineage.rehearsal(self.diary),
+          lineage.rehearsal(self.diary, self.dreams),
           user=self.config.user,
           config=self.config.corpus,
           steps=self.config.train.steps,
