@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from dreaming import types
 from dreaming.memory import relevance as relevance_lib
@@ -98,26 +99,44 @@ def recall(
     return []
   ranked = _rank(diary, index, embedder, query, now, config, among)
   ranked = [r for r in ranked if worth(r.experience)]
+  newer = _corrections(ranked, index, config.near_duplicate)
   chosen: dict[int, Recalled] = {}
-  for r in ranked:
+  for r, of in zip(ranked, newer, strict=True):
     if len(chosen) == config.recall_k:
       break
     if r.experience.id in chosen:
       continue
-    newer = correction(r, ranked, index, config.near_duplicate)
-    if newer is not None and newer.experience.id not in chosen:
-      chosen[newer.experience.id] = dataclasses.replace(newer, corrects=r.experience.id)
+    if of is not None and of.experience.id not in chosen:
+      chosen[of.experience.id] = dataclasses.replace(of, corrects=r.experience.id)
     if len(chosen) < config.recall_k:
       chosen[r.experience.id] = r
   return list(chosen.values())
+
+
+def _corrections(ranked: Sequence[Recalled], index: Index, cosine: float) -> list[Recalled | None]:
+  """Of each the newest that says nearly the same later."""
+  if not ranked:
+    return []
+  vectors = index.vectors([r.experience.id for r in ranked])
+  times = [_time(r) for r in ranked]
+  order = sorted(range(len(ranked)), key=times.__getitem__, reverse=True)
+  near = (vectors @ vectors[order].T >= cosine).argmax(axis=1)  # the newest that is near, or itself
+  newest = (ranked[order[i]] for i in near.tolist())
+  return [n if _time(n) > t else None for n, t in zip(newest, times, strict=True)]
 
 
 def correction(
   older: Recalled, among: Sequence[Recalled], index: Index, cosine: float
 ) -> Recalled | None:
   """The newest that says nearly the same later: that is as near as `cosine`."""
-  later = (n for n in among if _corrects(n, older, index, cosine))
-  return max(later, key=lambda n: (n.experience.time, n.experience.id), default=None)
+  later = [n for n in among if _time(n) > _time(older)]
+  near = index.asked(index.vector(older.experience.id)).of(n.experience.id for n in later)
+  newer = (n for n, c in zip(later, near.tolist(), strict=True) if c >= cosine)
+  return max(newer, key=_time, default=None)
+
+
+def _time(r: Recalled) -> tuple[float, int]:
+  return r.experience.time, r.experience.id
 
 
 def lay_out(recalled: Sequence[Recalled]) -> str:
@@ -146,58 +165,50 @@ def _rank(
   among: Mapping[str, Any] | None,
 ) -> list[Recalled]:
   """The best by falling score, more of them than are recalled."""
+  found = relevance_lib.find(diary, index, embedder, query, now, among)
+  relevance = _relevance(found, config)
+  recency = 0.5 ** (np.maximum(now - found.time, 0.0) / 3600 / config.recency_half_life_hours)
+  importance = np.where(np.isnan(found.importance), score.NEUTRAL, found.importance)
   w_recency, w_importance, w_relevance = config.recall_weights
-  ranked = []
-  for parts in relevance_lib.find(diary, index, embedder, query, now, among):
-    line, relevance = parts.line, _relevance(parts, config)
-    if relevance < config.min_relevance:
-      continue
-    recency = 0.5 ** (max(now - line.time, 0.0) / 3600 / config.recency_half_life_hours)
-    importance = score.NEUTRAL if line.importance is None else line.importance
-    total = w_recency * recency + w_importance * importance / 10 + w_relevance * relevance
-    ranked.append((total, recency, importance, parts))
-  ranked.sort(key=lambda x: -x[0])
-  best = _newest_of_same(ranked[: 2 * (config.recall_k + _SPARE)])[: config.recall_k + _SPARE]
-  whole = {e.id: e for e in diary.experiences(ids=[parts.line.id for *_, parts in best])}
+  total = w_recency * recency + w_importance * importance / 10 + w_relevance * relevance
+  total[relevance < config.min_relevance] = -np.inf
+  order = np.lexsort((-found.ids, -found.time, -total))  # of equals the newest first
+  order = order[: 2 * (config.recall_k + _SPARE)]
+  order = _newest_of_same(found, order[np.isfinite(total[order])])[: config.recall_k + _SPARE]
+  whole = {e.id: e for e in diary.experiences(ids=found.ids[order].tolist())}
+  columns = (x[order].tolist() for x in (found.ids, total, recency, importance))
   return [
     Recalled(
-      experience=whole[parts.line.id],
+      experience=whole[id],
       score=total,
       recency=recency,
       importance=importance,
       relevance=parts.cosine,
       parts=parts,
     )
-    for total, recency, importance, parts in best
+    for id, total, recency, importance, parts in zip(*columns, found.parts(order), strict=True)
+    if id in whole  # another process may have forgotten it
   ]
 
 
-def _newest_of_same(ranked: Sequence[tuple[float, float, float, Parts]]):
+def _newest_of_same(found: relevance_lib.Found, order: np.ndarray) -> np.ndarray:
   """Of memories with the same words of the same speaker the newest alone, in the same order."""
-  newest: dict[tuple[str, str], Any] = {}
-  for x in ranked:
-    line = x[-1].line
-    same = line.speaker, ' '.join(line.content.casefold().split())
-    if same not in newest or (line.time, line.id) > newest[same][-1].line[1::-1]:
-      newest[same] = x
-  return sorted(newest.values(), key=lambda x: -x[0])
+  newest: dict[int, int] = {}
+  for i, said in zip(order.tolist(), found.said[order].tolist(), strict=True):
+    if said not in newest or found.time[i] > found.time[newest[said]]:
+      newest[said] = i
+  kept = {*newest.values()}
+  return np.array([i for i in order.tolist() if i in kept], np.int64)
 
 
-def _relevance(parts: Parts, c: RecallConfig) -> float:
+def _relevance(found: relevance_lib.Found, c: RecallConfig) -> np.ndarray:
   return (
-    parts.cosine
-    + c.words * parts.words
-    + c.before * (1 - parts.names) * parts.before
-    + c.names * parts.names
-    + c.names_near * parts.names_near
-    + c.when * parts.when
-    + c.speaker * parts.named
-    + c.length * math.log1p(len(parts.line.content.split()))
+    found.cosine
+    + c.words * found.words
+    + c.before * (1 - found.names) * found.before
+    + c.names * found.names
+    + c.names_near * found.names_near
+    + c.when * found.when
+    + c.speaker * found.named
+    + c.length * np.log1p(found.length)
   )
-
-
-def _corrects(newer: Recalled, older: Recalled, index: Index, cosine: float) -> bool:
-  a, b = newer.experience, older.experience
-  if (a.time, a.id) <= (b.time, b.id):
-    return False
-  return float(index.vector(a.id) @ index.vector(b.id)) >= cosine
