@@ -22,6 +22,7 @@ from dreaming.memory.embed import Embedder
 from dreaming.memory.index import Index
 from dreaming.memory.relevance import Parts
 
+_LEAST = 128  # tokens
 _SPARE = 12  # memories that are looked at beyond those that come to mind
 
 
@@ -46,7 +47,8 @@ class RecallConfig:
   sure_evidence: float = 3.6  # for one that counts more than what the weights say
   retell: bool = True  # reply with the sentence that was read, not with the word: see retell.py
   near_duplicate: float = 0.8  # cosine from which a newer memory comes to mind with an older one
-  correction: float = 0.5  # and from which it is read with the one that answers: it may correct it
+  correction: float = 0.5  # and from which it is read with the one that answers, or in its place
+  read_tokens: int = 384  # that notes may take of a prompt
 
   def __post_init__(self):
     if len(self.recall_weights) != 3 or min(self.recall_weights) < 0:
@@ -55,6 +57,10 @@ class RecallConfig:
       raise ValueError(
         f'memory.sure_evidence is {self.sure_evidence}, less than memory.min_evidence, '
         f'{self.min_evidence}: raise the one or lower the other'
+      )
+    if self.read_tokens < _LEAST:
+      raise ValueError(
+        f'memory.read_tokens is {self.read_tokens}, and a note takes up to {_LEAST}: take as many'
       )
     if not self.recency_half_life_hours > 0:
       raise ValueError(
@@ -73,6 +79,7 @@ class Recalled:
   relevance: float  # cosine, -1 to 1
   parts: Parts | None = None  # all of its relevance
   corrects: int | None = None  # the older memory for whose sake this newer one came along
+  lead: tuple[types.Experience, ...] = ()  # what is read before it: see reading.py
 
 
 def recall(
@@ -123,16 +130,6 @@ def _corrections(ranked: Sequence[Recalled], index: Index, cosine: float) -> lis
   near = (vectors @ vectors[order].T >= cosine).argmax(axis=1)  # the newest that is near, or itself
   newest = (ranked[order[i]] for i in near.tolist())
   return [n if _time(n) > t else None for n, t in zip(newest, times, strict=True)]
-
-
-def correction(
-  older: Recalled, among: Sequence[Recalled], index: Index, cosine: float
-) -> Recalled | None:
-  """The newest that says nearly the same later: that is as near as `cosine`."""
-  later = [n for n in among if _time(n) > _time(older)]
-  near = index.asked(index.vector(older.experience.id)).of(n.experience.id for n in later)
-  newer = (n for n, c in zip(later, near.tolist(), strict=True) if c >= cosine)
-  return max(newer, key=_time, default=None)
 
 
 def _time(r: Recalled) -> tuple[float, int]:
