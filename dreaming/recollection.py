@@ -102,6 +102,7 @@ class Recollection(Life):
     if not self.diary.ids(limit=1):  # the first reply need not wait for the encoder
       return []
     memory = self.diary, self.memories_index, self.encoder
+    self.adopt_vectors()
     return recall_lib.recall(*memory, query, now, self._memory, **fields)
 
   def _notes(self, questions: Sequence[str], user: str, now: float) -> list[list[Recalled]]:

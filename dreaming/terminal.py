@@ -184,6 +184,12 @@ class _Chat:
       )
     if not found:
       self._say('nothing comes to mind' if query else 'nothing was said yet')
+    if self._agent.embedding:
+      self._say(
+        '(by words alone where the encoder has not been yet: {:,} of {:,} done)'.format(
+          *self._agent.embedding
+        )
+      )
 
   def _dreams(self, _: str) -> None:
     dreams = self._agent.dreams()

@@ -233,14 +233,14 @@ class Diary(Words, Imported):
     vectors = np.frombuffer(b''.join(vector for _, vector in rows), '<f4')
     return np.array([i for i, _ in rows], np.int64), vectors.reshape(len(rows), -1)
 
-  def unembedded(self, embedder: str) -> list[types.Experience]:
-    """Experiences that have no vector of this embedder yet."""
+  def unembedded(self, embedder: str) -> list[int]:
+    """Ids of experiences that have no vector of this embedder yet, rising."""
     rows = self._run(
       'SELECT id FROM experiences WHERE id NOT IN'
-      ' (SELECT experience FROM embeddings WHERE embedder = ?)',
+      ' (SELECT experience FROM embeddings WHERE embedder = ?) ORDER BY id',
       (embedder,),
     )
-    return self.experiences(ids=[i for (i,) in rows])
+    return [i for (i,) in rows]
 
   def _check_size(self, what: str, text: str) -> None:
     try:

@@ -64,8 +64,13 @@ class Index:
     return self._vectors[self._rows[id]]
 
   def vectors(self, ids: Sequence[int]) -> np.ndarray:
-    """The unit vectors Float['N D'] of ids. Raises KeyError."""
-    return self._vectors[[self._rows[i] for i in ids]]
+    """The unit vectors Float['N D'] of ids, zeros for unknown ones."""
+    rows = self._places(ids)
+    return (
+      np.where(rows[:, None] >= 0, self._vectors[rows], 0.0)
+      if self._count
+      else (np.zeros((len(rows), self.dim), np.float32))
+    )
 
   def asked(self, vector: np.ndarray) -> Asked:
     """What is asked of one query Float['D']."""
@@ -178,7 +183,7 @@ def build(
   """The index of a diary; experiences that this embedder has not seen are embedded and kept."""
   missing = diary.unembedded(embedder.name)
   for start in range(0, len(missing), batch):
-    some = missing[start : start + batch]
+    some = diary.experiences(ids=missing[start : start + batch])
     with diary.transaction():
       vectors = embedder([experience_text(e) for e in some])
       for e, vector in zip(some, vectors, strict=True):

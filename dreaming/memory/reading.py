@@ -91,7 +91,8 @@ def newest(
   for r in notes:
     e = r.experience
     later = [n for n in among if (n.experience.time, n.experience.id) > (e.time, e.id)]
-    cosines = index.asked(index.vector(e.id)).of(n.experience.id for n in later).tolist()
+    vector, others = (index.vectors([x.experience.id for x in some]) for some in ([r], later))
+    cosines = (others @ vector[0]).tolist()
     close = [(n, c) for n, c in zip(later, cosines, strict=True) if c >= near]
     close.sort(key=lambda x: (x[0].experience.time, x[0].experience.id))
     asked = r.parts is not None and r.parts.when

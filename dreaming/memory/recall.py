@@ -102,7 +102,7 @@ def recall(
   duplicate along, directly before it, and yields to it when there is one place only: a correction
   must not stay behind what it corrects. Memories from after `now` count as of this moment.
   """
-  if config.recall_k <= 0 or not len(index) or not query.strip():
+  if config.recall_k <= 0 or not query.strip():
     return []
   ranked = _rank(diary, index, embedder, query, now, config, among)
   ranked = [r for r in ranked if worth(r.experience)]

@@ -23,6 +23,7 @@ from dreaming.memory.embed import Embedder
 from dreaming.memory.index import Index
 
 _POOL = 64  # memories that each way of finding brings
+_BY_WORDS = 0.6  # a good cosine: what the best match of words counts as without one
 _SOMEONE = 'someone'
 _WORD = re.compile(r'\w+')
 # What is before a word that begins a sentence, which 'Dr.' does not end.
@@ -103,11 +104,11 @@ def find(
   pool = np.unique(np.concatenate([pool, after[after >= 0]]))
   if allowed is not None:
     pool = pool[np.isin(pool, allowed)]
-  cosine = asked.of(table.ids[pool].tolist())
-  pool, cosine = pool[known := ~np.isnan(cosine)], cosine[known]
   last, earlier = table.before(pool)
   words = np.zeros(table.count, np.float32)
   words[rows] = bm25 / max(bm25[:1].sum(), 1e-12)  # a share of the best one's
+  cosine = asked.of(table.ids[pool].tolist())
+  cosine = np.where(np.isnan(cosine), _BY_WORDS * words[pool], cosine)  # it has no vector yet
   shares = np.zeros((1, len(pool)))
   if folded:
     shares = _shares(diary, table, folded, np.stack([pool, last, earlier]), called)
