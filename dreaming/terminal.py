@@ -235,7 +235,9 @@ class _Chat:
         f'recency {r.recency:.2f}, importance {r.importance:.1f}){about}'
       )
       if r.parts:
-        told = ', of the time asked about' * r.parts.when + ', by one who is named' * r.parts.named
+        told = (
+          ', of the time asked about' * (r.parts.when > 0) + ', by one who is named' * r.parts.named
+        )
         self._say(
           f'    names {r.parts.names_near:.2f}, words {r.parts.words:.2f}, '
           f'the turn before {r.parts.before:.2f}{told}'

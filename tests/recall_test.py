@@ -142,12 +142,21 @@ def test_a_message_cannot_pretend_to_be_two_memories(world):
   assert recall_lib.lay_out([]) == ''
 
 
+def test_what_is_longer_tells_more_up_to_a_length(world):
+  for n in (4, 16, 60):
+    world.remember('word ' * n)
+  by_length = {r.experience.content.count('word'): r for r in world.recall(length=0.1)}
+  scores = [by_length[n].score for n in (4, 16, 60)]
+  assert scores[0] < scores[1] == pytest.approx(scores[2])
+
+
 @pytest.mark.parametrize(
   'bad',
   [
     {'recall_weights': (1.0, -1.0, 0.0)},
     {'recency_half_life_hours': 0.0},
     {'sure_evidence': 1.0, 'min_evidence': 2.0},
+    {'read_tokens': 20},
   ],
 )
 def test_bad_configs_are_refused(bad):

@@ -99,6 +99,7 @@ def test_who_told_it(world):
   parts = world.parts('What did Bram tell you of the exam?')
   assert [i for i, p in parts.items() if p.named] == [told]
   assert world.recall('What did Bram tell you of the exam?') == [told]
+  assert not any(p.named for p in world.parts('How is Bram getting along?').values())
 
 
 def test_filters_leave_out_the_rest(world):

@@ -23,6 +23,7 @@ from dreaming.memory.index import Index
 from dreaming.memory.relevance import Parts
 
 _LEAST = 128  # tokens
+_TELLING = 16  # words, from which a memory tells no more by being longer
 _SPARE = 12  # memories that are looked at beyond those that come to mind
 
 
@@ -41,8 +42,8 @@ class RecallConfig:
   names: float = 0.1  # for the share of the query's names that a memory has,
   names_near: float = 0.275  # and that it or one of the two turns before has
   when: float = 0.35  # for a memory of the time that is asked about
-  speaker: float = 0.2  # for one that is told by somebody whom the query names
-  length: float = 0.07  # for each e-fold of words: what is longer tells more
+  speaker: float = 0.2  # for one that is told by somebody of whose words the query asks
+  length: float = 0.07  # for each e-fold of words, up to 16: what is longer tells more
   min_evidence: float = 2.6  # nats for a reply from notes: see rerank.evidence
   sure_evidence: float = 3.6  # for one that counts more than what the weights say
   retell: bool = True  # reply with the sentence that was read, not with the word: see retell.py
@@ -207,5 +208,5 @@ def _relevance(found: relevance_lib.Found, c: RecallConfig) -> np.ndarray:
     + c.names_near * found.names_near
     + c.when * found.when
     + c.speaker * found.named
-    + c.length * np.log1p(found.length)
+    + c.length * np.log1p(np.minimum(found.length, _TELLING))
   )

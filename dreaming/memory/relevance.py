@@ -28,6 +28,14 @@ _SOMEONE = 'someone'
 _WORD = re.compile(r'\w+')
 # What is before a word that begins a sentence, which 'Dr.' does not end.
 _BEGINS = re.compile(r'(?:^|(?<!\bDr)(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bSt)[.!?:]\s)\W*$')
+# Whether a query asks what somebody said: by name alone, others' words about them are as good.
+_TOLD = re.compile(
+  r'\b(?:tells?|told|telling|says?|said|saying|mention\w*|writes?|wrote|written|speaks?|spoken?|'
+  r'talk\w*|admit\w*|confess\w*|claim\w*|explain\w*|describ\w*|report\w*|recommend\w*|'
+  r'advi[sc]\w*|suggest\w*|confid\w*|reveal\w*|announc\w*|according|words|to you|ask(?:s|ed)? you|'
+  r'let you know)\b',
+  re.IGNORECASE,
+)
 _NUMBER, _YEAR = re.compile(r'\d{3}'), re.compile(r'(?:19|20)\d\d')
 _NO_NAMES = {'i', *(n.casefold() for n in (*calendar.day_name, *calendar.month_name))}
 
@@ -40,8 +48,8 @@ class Parts(NamedTuple):
   before: float  # cosine of the turn before, 0 without one
   names: float  # share of the query's names that it has
   names_near: float  # and that it or one of the two turns before has
-  when: bool  # of the time that the query names
-  named: bool  # told by somebody whom the query names
+  when: float  # how much it is of the time that the query names, 0 to 1
+  named: bool  # told by somebody of whose words the query asks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,7 +120,8 @@ def find(
   shares = np.zeros((1, len(pool)))
   if folded:
     shares = _shares(diary, table, folded, np.stack([pool, last, earlier]), called)
-  named = np.array([s.casefold() in folded for s in table.speakers], bool)
+  said = _TOLD.search(query) is not None
+  named = np.array([said and s.casefold() in folded for s in table.speakers], bool)
   before = np.zeros(len(pool))
   before[last >= 0] = np.nan_to_num(asked.of(table.ids[last[last >= 0]].tolist()))
   return Found(
@@ -126,16 +135,9 @@ def find(
     before=before,
     names=shares[0],
     names_near=shares.max(axis=0),
-    when=_within(table.time[pool], spans),
+    when=np.max([np.zeros(len(pool)), *(s.share(table.time[pool]) for s in spans)], axis=0),
     named=named[table.speaker[pool]],
   )
-
-
-def _within(time: np.ndarray, spans: Sequence[when.Span]) -> np.ndarray:
-  out = np.zeros(len(time), bool)
-  for span in spans:
-    out |= (span.start <= time) & (time < span.end)
-  return out
 
 
 # ---- Names ----
