@@ -64,7 +64,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.memory.when = 0.35
   c.memory.speaker = 0.2
   c.memory.length = 0.07
-  c.memory.near_duplicate = 0.8  # cosine from which a newer memory comes to mind with an older one
+  c.memory.near_duplicate = 0.9  # cosine from which a newer memory comes instead of an older one
   c.memory.correction = 0.5  # from which it is read with the one that answers, or in its place
   c.memory.read_tokens = 384  # that notes may take of a prompt
   c.memory.min_evidence = 2.6  # nats that speak for a reply from notes, from which it is given

@@ -234,14 +234,12 @@ class _Chat:
         f'  memory {r.experience.id}: score {r.score:.2f} (relevance {r.relevance:.2f}, '
         f'recency {r.recency:.2f}, importance {r.importance:.1f}){about}'
       )
-      if r.parts:
-        told = (
-          ', of the time asked about' * (r.parts.when > 0) + ', by one who is named' * r.parts.named
-        )
-        self._say(
-          f'    names {r.parts.names_near:.2f}, words {r.parts.words:.2f}, '
-          f'the turn before {r.parts.before:.2f}{told}'
-        )
+      p = r.parts
+      told = ', of the time asked about' * (p.when > 0) + ', by one who is named' * p.named
+      told += ', read after the turn before' * bool(r.lead)
+      self._say(
+        f'    names {p.names_near:.2f}, words {p.words:.2f}, the turn before {p.before:.2f}{told}'
+      )
     if not why.recalled:
       self._say('  no memory came to mind: this came from the weights')
 

@@ -63,7 +63,7 @@ def lead(r: Recalled, before: types.Experience, agent: str) -> tuple[types.Exper
   if answers:
     question = dataclasses.replace(before, speaker=agent, content=asked[0].strip(), media=())
     return before, question
-  if parts is None or chat.only_asks(before.content):
+  if chat.only_asks(before.content):
     return ()
   named = parts.names_near > parts.names  # who is asked about, only the turns before say
   return (before,) if named or (leans(content) and parts.before >= _CLOSE) else ()
@@ -95,10 +95,8 @@ def newest(
     cosines = (others @ vector[0]).tolist()
     close = [(n, c) for n, c in zip(later, cosines, strict=True) if c >= near]
     close.sort(key=lambda x: (x[0].experience.time, x[0].experience.id))
-    asked = r.parts is not None and r.parts.when
     better = [n for n, c in close if c >= same or changes(n.experience.content)]
-    if better and not (asked and not (better[-1].parts and better[-1].parts.when)):
-      n = better[-1]
+    if better and r.parts.when <= (n := better[-1]).parts.when:
       out.setdefault(n.experience.id, dataclasses.replace(n, corrects=e.id))
       continue
     out.setdefault(e.id, r)

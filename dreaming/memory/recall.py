@@ -8,7 +8,6 @@ of each memory's score come back with it, for `/why`.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -47,7 +46,7 @@ class RecallConfig:
   min_evidence: float = 2.6  # nats for a reply from notes: see rerank.evidence
   sure_evidence: float = 3.6  # for one that counts more than what the weights say
   retell: bool = True  # reply with the sentence that was read, not with the word: see retell.py
-  near_duplicate: float = 0.8  # cosine from which a newer memory comes to mind with an older one
+  near_duplicate: float = 0.9  # cosine from which a newer memory comes to mind instead of an older
   correction: float = 0.5  # and from which it is read with the one that answers, or in its place
   read_tokens: int = 384  # that notes may take of a prompt
 
@@ -78,8 +77,8 @@ class Recalled:
   recency: float  # 0 to 1, halves with every half-life
   importance: float  # 1 to 10
   relevance: float  # cosine, -1 to 1
-  parts: Parts | None = None  # all of its relevance
-  corrects: int | None = None  # the older memory for whose sake this newer one came along
+  parts: Parts = Parts()  # all of its relevance
+  corrects: int | None = None  # the older memory in whose place it came
   lead: tuple[types.Experience, ...] = ()  # what is read before it: see reading.py
 
 
@@ -99,29 +98,27 @@ def recall(
     worth: what is not, does not come to mind.
     among: only these: filters of `Diary.ids` (speaker, kind, session, since, until).
 
-  Of memories with the same words the newest counts. A memory that is chosen brings its newest near
-  duplicate along, directly before it, and yields to it when there is one place only: a correction
-  must not stay behind what it corrects. Memories from after `now` count as of this moment.
+  Of memories that say the same, in the same words or nearly so, the newest alone comes: it may
+  correct the others, and nothing takes two places. Memories from after `now` count as of this
+  moment.
   """
   if config.recall_k <= 0 or not query.strip():
     return []
   ranked = _rank(diary, index, embedder, query, now, config, among)
   ranked = [r for r in ranked if worth(r.experience)]
-  newer = _corrections(ranked, index, config.near_duplicate)
   chosen: dict[int, Recalled] = {}
-  for r, of in zip(ranked, newer, strict=True):
+  for r, newer in zip(ranked, _newer(ranked, index, config.near_duplicate), strict=True):
     if len(chosen) == config.recall_k:
       break
-    if r.experience.id in chosen:
-      continue
-    if of is not None and of.experience.id not in chosen:
-      chosen[of.experience.id] = dataclasses.replace(of, corrects=r.experience.id)
-    if len(chosen) < config.recall_k:
-      chosen[r.experience.id] = r
+    # What is asked of a time, what was said since cannot answer.
+    if newer is not None and r.parts.when <= newer.parts.when:
+      chosen.setdefault(newer.experience.id, dataclasses.replace(newer, corrects=r.experience.id))
+    else:
+      chosen.setdefault(r.experience.id, r)
   return list(chosen.values())
 
 
-def _corrections(ranked: Sequence[Recalled], index: Index, cosine: float) -> list[Recalled | None]:
+def _newer(ranked: Sequence[Recalled], index: Index, cosine: float) -> list[Recalled | None]:
   """Of each the newest that says nearly the same later."""
   if not ranked:
     return []
@@ -135,22 +132,6 @@ def _corrections(ranked: Sequence[Recalled], index: Index, cosine: float) -> lis
 
 def _time(r: Recalled) -> tuple[float, int]:
   return r.experience.time, r.experience.id
-
-
-def lay_out(recalled: Sequence[Recalled]) -> str:
-  """The memories as prompt lines, oldest first: where two disagree, the later line is the newer.
-
-  [2026-03-02 09:10] Priya: My parrot is called Kiwi.
-  """
-  experiences = sorted((r.experience for r in recalled), key=lambda e: (e.time, e.id))
-  lines = []
-  for e in experiences:
-    when = datetime.datetime.fromtimestamp(e.time, datetime.UTC)
-    seen = [f'({m.kind}: {m.description})' for m in e.media if m.description]
-    # One line each: a message cannot pretend to be several memories.
-    said = ' '.join(' '.join([e.content, *seen]).split())
-    lines.append(f'[{when:%Y-%m-%d %H:%M}] {e.speaker}: {said}')
-  return '\n'.join(lines)
 
 
 def _rank(

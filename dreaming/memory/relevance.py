@@ -43,13 +43,13 @@ _NO_NAMES = {'i', *(n.casefold() for n in (*calendar.day_name, *calendar.month_n
 class Parts(NamedTuple):
   """The ways in which one memory is relevant."""
 
-  cosine: float  # of its meaning and the query's without names, -1 to 1
-  words: float  # BM25 as a share of the best one's
-  before: float  # cosine of the turn before, 0 without one
-  names: float  # share of the query's names that it has
-  names_near: float  # and that it or one of the two turns before has
-  when: float  # how much it is of the time that the query names, 0 to 1
-  named: bool  # told by somebody of whose words the query asks
+  cosine: float = 0.0  # of its meaning and the query's without names, -1 to 1
+  words: float = 0.0  # BM25 as a share of the best one's
+  before: float = 0.0  # cosine of the turn before, 0 without one
+  names: float = 0.0  # share of the query's names that it has
+  names_near: float = 0.0  # and that it or one of the two turns before has
+  when: float = 0.0  # how much it is of the time that the query names, 0 to 1
+  named: bool = False  # told by somebody of whose words the query asks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
