@@ -76,7 +76,8 @@ class Recollection(Life):
   def _retold(self, replies: Sequence[str], notes, user: str) -> list[str]:
     """Replies that were read, each as the sentence it was read from, told of who said it."""
     near = [
-      retell.nearest(reply, [r.experience for r in own])
+      # Of equals the memory itself, not what it leans on.
+      retell.nearest(reply, [*(r.experience for r in own), *reading.told(own)])
       for reply, own in zip(replies, notes, strict=True)
     ]
     told = [(s, e.speaker or user) for e, s in filter(None, near)]

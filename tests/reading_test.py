@@ -70,6 +70,8 @@ def test_a_turn_is_read_after_the_one_it_leans_on():
   assert reading.lead(recalled(2, 'Basil is here.', before=0.9), before, 'Echo') == ()
   named = recalled(2, 'A boat in Arles.', names_near=1.0)
   assert reading.lead(named, before, 'Echo') == (before,)
+  own = recalled(2, 'Never mind, my brain is porridge.', names_near=1.0)
+  assert reading.lead(own, before, 'Echo') == ()
   asks = dataclasses.replace(before, content='What do dogs eat?')
   assert reading.lead(he, asks, 'Echo') == ()
   noted = [dataclasses.replace(he, lead=(before,))]

@@ -134,8 +134,8 @@ def test_what_was_said_at_the_time_that_is_asked_about_stays(world):
 
 
 def test_what_is_longer_tells_more_up_to_a_length(world):
-  for n in (4, 16, 60):
-    world.remember('word ' * n, turn=float(n))
+  for side, n in enumerate((4, 16, 60)):
+    world.remember('word ' * n, turn=2.0 * side)
   by_length = {r.experience.content.count('word'): r for r in world.recall(length=0.1)}
   scores = [by_length[n].score for n in (4, 16, 60)]
   assert scores[0] < scores[1] == pytest.approx(scores[2])

@@ -23,6 +23,7 @@ _WORD = re.compile(r"\w+(?:'\w+)?")
 _ASKED = re.compile(r'[^.!?]*\?\s*$')
 # Who or what these are was said before. 'It' and 'that' too often stand for nothing.
 _PRONOUNS = frozenset('he she they him her them his hers their theirs these those'.split())
+_OWN = frozenset('i me my mine we us our ours you your yours'.split())
 _CHANGES = re.compile(
   r'\b(?:mov(?:e|ed|es|ing)|instead|after all|chang(?:e|ed|es|ing)|postpon\w+|reschedul\w+|'
   r'cancel\w+|called off|call off|brought forward|put (?:off|back)|delay\w*|no longer|'
@@ -65,8 +66,10 @@ def lead(r: Recalled, before: types.Experience, agent: str) -> tuple[types.Exper
     return before, question
   if chat.only_asks(before.content):
     return ()
-  named = parts.names_near > parts.names  # who is asked about, only the turns before say
-  return (before,) if named or (leans(content) and parts.before >= _CLOSE) else ()
+  leaning, words = leans(content), {w.casefold() for w in re.findall(r'\w+', content)}
+  # Who is asked about, only the turns before say, and it is not of the speaker's own affairs.
+  named = parts.names_near > parts.names and (leaning or not words & _OWN)
+  return (before,) if named or (leaning and parts.before >= _CLOSE) else ()
 
 
 def told(recalled: Sequence[Recalled]) -> list[types.Experience]:
