@@ -42,6 +42,7 @@ class Table:
     self.said = np.zeros(0, np.int64)  # a hash of speaker and words: the same for the same
     self.texts: dict[int, str] = {}  # by row: speaker and content, case folded
     self.words = 0  # of all
+    self.common: set[str] = set()  # words that very many have: see words.py
     self._sessions: dict[str, int] = {}
     self._ends: dict[int, int] = {}  # a session's last row
     self.scored = 0  # the last row of scores that is in `importance`

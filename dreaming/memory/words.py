@@ -70,7 +70,8 @@ class Words(Columns):
   def rows_with(self, table: Table, query: str) -> dict[str, np.ndarray]:
     """The rows Int['N'] of each word of a query, of those that are not too common."""
     words = (w.casefold() for w in _WORD.findall(query) if len(w) <= _LONGEST)
-    words = list(dict.fromkeys(w for w in words if w not in _EMPTY))[:_WORDS]
+    words = (w for w in words if w not in _EMPTY and w not in table.common)
+    words = list(dict.fromkeys(words))[:_WORDS]
     if not words:
       return {}
     one = f'(SELECT rowid FROM words WHERE words MATCH ? LIMIT {_ROWS + 1})'
@@ -78,7 +79,8 @@ class Words(Columns):
       ' UNION ALL '.join(f'SELECT {i}, rowid FROM {one}' for i in range(len(words))),
       [f'"{w}"' for w in words],  # in quotes, so that none is an operator
     )
-    which, ids = np.array(found, np.int64).reshape(-1, 2).T
+    which, ids = (np.array(x, np.int64) for x in (zip(*found, strict=True) if found else ((), ())))
     rows = table.rows(ids)
-    of_each = ((w, rows[which == i]) for i, w in enumerate(words))
-    return {w: r[r >= 0] for w, r in of_each if len(r) <= _ROWS}
+    of_each = {w: rows[which == i] for i, w in enumerate(words)}
+    table.common |= {w for w, r in of_each.items() if len(r) > _ROWS}
+    return {w: r[r >= 0] for w, r in of_each.items() if len(r) <= _ROWS}
