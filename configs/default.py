@@ -64,8 +64,9 @@ def get_config() -> ml_collections.ConfigDict:
   c.memory.when = 0.35
   c.memory.speaker = 0.2
   c.memory.length = 0.07
-  c.memory.near_duplicate = 0.8  # cosine from which a newer memory comes to mind with an older one
-  c.memory.correction = 0.5  # from which it is read with the one that answers: it may correct it
+  c.memory.near_duplicate = 0.9  # cosine from which a newer memory comes instead of an older one
+  c.memory.correction = 0.5  # from which it is read with the one that answers, or in its place
+  c.memory.read_tokens = 384  # that notes may take of a prompt
   c.memory.min_evidence = 2.6  # nats that speak for a reply from notes, from which it is given
   c.memory.sure_evidence = 3.6  # from which it is given whatever the weights say
   c.memory.retell = True  # reply with the note's sentence, not with the word read in it

@@ -160,6 +160,9 @@ class Agent(Recollection):
       mind = self.identity.mind(generation)
     speaker = user or self.life.user
     recalled = self._notes(questions, speaker, now) if retrieval else [[] for _ in questions]
+    if self.embedding:  # unlike a conversation, an exam can wait
+      self.adopt_vectors(wait=True)
+      recalled = self._notes(questions, speaker, now) if retrieval else recalled
     weighed = self._weighed(mind, questions, speaker, recalled, max_tokens)
     return [said.reply for said in weighed]
 

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from dreaming import configuration
 from dreaming.brain import decode, programs, sharding, weights
 from dreaming.identity.bluegreen import BlueGreen, IdentityLock
-from dreaming.memory import embed, index
+from dreaming.memory import embed, index, reembed
 from dreaming.memory import recall as recall_lib
 from dreaming.memory.diary import Diary
 from dreaming.memory.senses import perception
@@ -58,6 +58,7 @@ class Life:
     self.workdir = pathlib.Path(config.workdir).expanduser()
     self.cache = configuration.cache(config)
     self.media = MediaStore(self.workdir / 'media')
+    self._reembedding: reembed.Reembedding | None = None
     self._lock = IdentityLock(self.workdir)
     try:
       # Messages are checked before they are answered; what was answered is always kept.
@@ -110,14 +111,42 @@ class Life:
 
   @functools.cached_property
   def memories_index(self) -> index.Index:
-    """Of the encoder's vectors."""
+    """Of the encoder's vectors. Where many are missing they come by and by: see `embedding`."""
     if self.encoder is self.embedder:
       return self.index
     path = self.workdir / 'index' / f'{self.encoder.name}.usearch'
-    return index.build(self.diary, self.encoder, path=path)
+    missing = self.diary.unembedded(self.encoder.name)
+    if len(missing) <= reembed.AT_ONCE:
+      return index.build(self.diary, self.encoder, path=path)
+    found = index.Index(*self.diary.embeddings(self.encoder.name), path)
+    self._reembedding = reembed.Reembedding(self.diary, self.encoder, found, missing)
+    return found
+
+  @property
+  def embedding(self) -> tuple[int, int] | None:
+    """(memories done, of how many) while they get vectors of a new encoder, None otherwise."""
+    return self._reembedding and (self._reembedding.done, self._reembedding.total)
+
+  def adopt_vectors(self, wait: bool = False) -> None:
+    """Takes up the vectors that are ready, or waits for all.
+
+    Raises:
+      OSError, ValueError: what ended it early; it goes on when the identity is opened again.
+    """
+    if (running := self._reembedding) is None:
+      return
+    try:
+      if wait:
+        running.wait()
+      more = not wait and running.adopt()
+    except BaseException:
+      self._reembedding = None
+      raise
+    self._reembedding = running if more else None
 
   def renew_indexes(self) -> None:
     """They are made anew when they are next needed, and what is on the disk of them goes."""
+    self._stop_embedding()
     for name in ('index', 'memories_index'):
       self.__dict__.pop(name, None)
     shutil.rmtree(self.workdir / 'index', ignore_errors=True)
@@ -134,7 +163,13 @@ class Life:
     """Looks at a picture or listens to a sound, and keeps it; see perception.perceive."""
     return perception.perceive(path, self.media, self._senses)
 
+  def _stop_embedding(self) -> None:
+    if self._reembedding is not None:
+      self._reembedding.stop()
+      self._reembedding = None
+
   def close(self) -> None:
+    self._stop_embedding()
     self.diary.close()
     self._lock.close()
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from dreaming.brain import chat, decode, prompts
 from dreaming.life import Life
+from dreaming.memory import reading, rerank, retell
 from dreaming.memory import recall as recall_lib
-from dreaming.memory import rerank, retell
 from dreaming.memory.recall import Recalled
 from dreaming.types import Experience, Mind
 
@@ -73,7 +76,8 @@ class Recollection(Life):
   def _retold(self, replies: Sequence[str], notes, user: str) -> list[str]:
     """Replies that were read, each as the sentence it was read from, told of who said it."""
     near = [
-      retell.nearest(reply, [r.experience for r in own])
+      # Of equals the memory itself, not what it leans on.
+      retell.nearest(reply, [*(r.experience for r in own), *reading.told(own)])
       for reply, own in zip(replies, notes, strict=True)
     ]
     told = [(s, e.speaker or user) for e, s in filter(None, near)]
@@ -99,29 +103,46 @@ class Recollection(Life):
     if not self.diary.ids(limit=1):  # the first reply need not wait for the encoder
       return []
     memory = self.diary, self.memories_index, self.encoder
+    self.adopt_vectors()
     return recall_lib.recall(*memory, query, now, self._memory, **fields)
 
   def _notes(self, questions: Sequence[str], user: str, now: float) -> list[list[Recalled]]:
     """What each question is answered from: of what comes to mind what it is about.
 
-    What only asks tells nothing, and would be likest to the same question asked again. What was
-    said later nearly in the same words comes along: it may be a correction.
+    What only asks tells nothing, and would be likest to the same question asked again. What leans
+    on the turn before is read with it, and what was said later of the same with or instead of it.
     """
 
     def tells(e: Experience) -> bool:
       return not chat.only_asks(e.content)
 
-    recalled = [self._recall(q, now, worth=tells) for q in questions]
+    recalled = [self._led(self._recall(q, now, worth=tells)) for q in questions]
     if not self._model.instruct:  # a small base is easily distracted, and knows what is asked
       asked = [prompts.third_person(q, user) for q in questions]
       recalled = rerank.by_question(self.decoder, self.base_mind, asked, recalled)
-    return [self._corrected(own[: self._memory.read_k], own) for own in recalled]
+    config, index = self._memory, self.memories_index
+    notes = [
+      reading.newest(own[: config.read_k], own, index, config.correction, config.near_duplicate)
+      for own in recalled
+    ]
+    encode = self.base.tokenizer.encode
+    return [reading.within(n, config.read_tokens, lambda t: len(encode(t))) for n in notes]
 
-  def _corrected(self, notes: list[Recalled], among: Sequence[Recalled]) -> list[Recalled]:
-    least = self._memory.correction
-    later = [recall_lib.correction(r, among, self.memories_index, least) for r in notes]
-    new = {r.experience.id: r for r in later if r is not None and r not in notes}
-    return [*notes, *new.values()]
+  def _led(self, recalled: list[Recalled]) -> list[Recalled]:
+    """Each with what it leans on, of the turn right before it."""
+    table = self.diary.columns()
+    rows = table.rows([r.experience.id for r in recalled])
+    last = np.where(rows >= 0, table.before(rows)[0], -1)
+    ids = dict(zip((r.experience.id for r in recalled), table.ids[last].tolist(), strict=True))
+    ids = {i: before for (i, before), row in zip(ids.items(), last, strict=True) if row >= 0}
+    turns = {e.id: e for e in self.diary.experiences(ids={*ids.values()})}
+    agent = self.life.agent
+    return [
+      dataclasses.replace(r, lead=reading.lead(r, turns[ids[r.experience.id]], agent))
+      if ids.get(r.experience.id) in turns
+      else r
+      for r in recalled
+    ]
 
   def _lived(self, mind: Mind) -> int:
     """The last experience that a mind's weights were made of."""
@@ -138,6 +159,6 @@ class Recollection(Life):
       tokenizer=self.base.tokenizer,
       limit=self._decode.cache_length - self._decode.max_tokens,
       instruct=self._model.instruct,
-      memories=[r.experience for r in recalled],
+      memories=reading.told(recalled),
       turns=turns,
     )

@@ -184,6 +184,12 @@ class _Chat:
       )
     if not found:
       self._say('nothing comes to mind' if query else 'nothing was said yet')
+    if self._agent.embedding:
+      self._say(
+        '(by words alone where the encoder has not been yet: {:,} of {:,} done)'.format(
+          *self._agent.embedding
+        )
+      )
 
   def _dreams(self, _: str) -> None:
     dreams = self._agent.dreams()
@@ -228,12 +234,12 @@ class _Chat:
         f'  memory {r.experience.id}: score {r.score:.2f} (relevance {r.relevance:.2f}, '
         f'recency {r.recency:.2f}, importance {r.importance:.1f}){about}'
       )
-      if r.parts:
-        told = ', of the time asked about' * r.parts.when + ', by one who is named' * r.parts.named
-        self._say(
-          f'    names {r.parts.names_near:.2f}, words {r.parts.words:.2f}, '
-          f'the turn before {r.parts.before:.2f}{told}'
-        )
+      p = r.parts
+      told = ', of the time asked about' * (p.when > 0) + ', by one who is named' * p.named
+      told += ', read after the turn before' * bool(r.lead)
+      self._say(
+        f'    names {p.names_near:.2f}, words {p.words:.2f}, the turn before {p.before:.2f}{told}'
+      )
     if not why.recalled:
       self._say('  no memory came to mind: this came from the weights')
 

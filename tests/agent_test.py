@@ -117,7 +117,7 @@ def test_an_answer_reads_notes_only_with_retrieval(agent, monkeypatch):
   assert read == [closed, (0, chat.NOTES_PREFIX, note + plain)]
 
 
-def test_a_question_is_answered_from_what_tells_and_from_what_corrects_it(agent, monkeypatch):
+def test_a_question_is_answered_from_what_corrects_what_tells(agent, monkeypatch):
   for i, said in enumerate([
     'My appointment with the dentist is on the 12th of March.',
     'When is my dentist appointment?',  # asked before: nothing is as near, and it tells nothing
@@ -130,7 +130,7 @@ def test_a_question_is_answered_from_what_tells_and_from_what_corrects_it(agent,
     lambda d, m, asked, recalled: [sorted(own, key=lambda r: r.experience.id) for own in recalled],
   )  # fmt: skip
   (notes,) = agent._notes(['When is my dentist appointment?'], 'Priya', 2000.0)
-  assert [r.experience.id for r in notes] == [1, 4]
+  assert [(r.experience.id, r.corrects) for r in notes] == [(4, 1)]
 
 
 @pytest.fixture

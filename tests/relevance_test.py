@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 
+import numpy as np
 import pytest
 
 from dreaming.memory import embed, index, relevance
@@ -30,7 +31,8 @@ class World:
     found = relevance.find(
       self.diary, index.build(self.diary, EMBEDDER), EMBEDDER, query, now, among
     )
-    return {p.line.id: p for p in found}
+    parts = found.parts(np.arange(len(found.ids)))
+    return dict(zip(found.ids.tolist(), parts, strict=True))
 
   def recall(self, query, now=START + 40 * DAY, **changes):
     config = dataclasses.replace(RecallConfig(recall_k=1), **changes)
@@ -97,6 +99,7 @@ def test_who_told_it(world):
   parts = world.parts('What did Bram tell you of the exam?')
   assert [i for i, p in parts.items() if p.named] == [told]
   assert world.recall('What did Bram tell you of the exam?') == [told]
+  assert not any(p.named for p in world.parts('How is Bram getting along?').values())
 
 
 def test_filters_leave_out_the_rest(world):
@@ -120,7 +123,7 @@ def test_filters_leave_out_the_rest(world):
   ],
 )
 def test_names(query, names):
-  assert relevance._names(query) == names
+  assert relevance.names_of(query) == names
 
 
 def test_however_long_the_life_few_are_looked_at(world):

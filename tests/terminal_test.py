@@ -17,7 +17,7 @@ from configs import tiny
 from dreaming import terminal
 from dreaming.agent import Agent, Why
 from dreaming.memory.recall import Recalled
-from dreaming.memory.relevance import Line, Parts
+from dreaming.memory.relevance import Parts
 from dreaming.sleep.outcome import Outcome
 from dreaming.types import QA, Dream, Manifest, Media, Quality, Scores, Status, Trust
 
@@ -32,9 +32,8 @@ class Echo(Agent):
     yield said[:4]
     yield said[4:]
     e = self.observe(text, said, user=user, now=now, **fields)
-    line = Line(id=e.id, time=e.time, speaker=user, content=text, importance=None)
     parts = Parts(
-      line, cosine=0.7, words=0.4, before=0.3, names=0.0, names_near=1.0, when=True, named=False
+      cosine=0.7, words=0.4, before=0.3, names=0.0, names_near=1.0, when=True, named=False
     )
     r = Recalled(
       experience=e, score=1.0, recency=0.9, importance=5.5, relevance=0.7, parts=parts, corrects=7

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 
+import numpy as np
 import pytest
 
 from dreaming.memory import when
@@ -48,6 +49,11 @@ def days(text, now=NOW):
     ('Who came on the 31st?', '2026-10-31', '2026-10-31'),
     ('Where did we go in the summer?', '2026-06-01', '2026-08-31'),
     ('Where did we go last winter?', '2025-12-01', '2026-02-28'),
+    ('What did I cook in the middle of June?', '2026-06-10', '2026-06-21'),
+    ('What did I cook at the end of February?', '2026-02-22', '2026-02-28'),
+    ('What did I cook in early December 2024?', '2024-12-01', '2024-12-11'),
+    ('What did I cook in mid-May?', '2026-05-09', '2026-05-22'),
+    ('Who came on 26 November?', '2025-11-26', '2025-11-26'),
     ('What did I begin in 2025?', '2025-01-01', '2025-12-31'),
   ],
 )
@@ -81,3 +87,12 @@ def test_at_any_time_that_the_diary_takes(now):
 def test_a_span_has_its_first_moment_and_not_the_one_after_it():
   (span,) = when.spans('today', NOW)
   assert span.start in span and span.end not in span and NOW in span
+
+
+def test_the_middle_of_what_was_long_ago_is_meant_most():
+  (ago,) = when.spans('a month ago', NOW)
+  (march,) = when.spans('in March', NOW)
+  middle = (ago.start + ago.end) / 2
+  shares = ago.share(np.array([ago.start - 1, ago.start, middle, ago.end - 1, ago.end]))
+  assert shares == pytest.approx([0.0, 0.5, 1.0, 0.5, 0.0], abs=1e-5)
+  assert march.share(np.array([march.start, march.end])).tolist() == [1.0, 0.0]

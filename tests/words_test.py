@@ -57,6 +57,8 @@ def test_common_words_do_not_count(diary, monkeypatch):
   ids = tell(diary, *(f'the day {i}' for i in range(30)), 'the parrot')
   assert [*diary.by_words('the parrot', 50)] == [ids[-1]]
   assert diary.by_words('the day', 50) == {}
+  diary.forget(ids[:25])
+  assert [*diary.by_words('the day', 50)] == ids[25:-1]
 
 
 def test_what_a_picture_shows_is_found(diary):

@@ -69,6 +69,8 @@ everything else with one short, kind sentence.
 """
 
 NOTE = 'Note ({date:%Y-%m-%d}): {speaker} said: "{words}"\n'
+RECOLLECTION = '(Recollection: {words})\n'
+"""What the agent itself has made of its memories: experiences of the kind 'reflection'."""
 NOTE_CHARS = 300
 """Of a longer memory the beginning is quoted."""
 
@@ -178,7 +180,8 @@ def notes(memories: Sequence[Experience]) -> str:
     words = ' '.join(' '.join([e.content, *seen]).replace('"', "'").split())
     words = words if len(words) <= NOTE_CHARS else words[:NOTE_CHARS] + '...'
     date = datetime.datetime.fromtimestamp(e.time, datetime.UTC)
-    lines.append(NOTE.format(date=date, speaker=e.speaker, words=words))
+    line = RECOLLECTION if e.kind == 'reflection' else NOTE
+    lines.append(line.format(date=date, speaker=e.speaker, words=words))
   return ''.join(lines)
 
 

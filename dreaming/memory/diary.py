@@ -24,7 +24,6 @@ from dreaming.memory.store import dump
 from dreaming.memory.words import Words
 
 _FIRST, _LAST = -62_135_596_800.0, 253_402_300_800.0  # Unix seconds of the years 1 and 10000
-_GAP = 3600.0  # seconds between turns, from which they are of different conversations
 
 
 class Diary(Words, Imported):
@@ -120,7 +119,7 @@ class Diary(Words, Imported):
     if until is not None:
       where, values = where + ['e.time < ?'], values + [until]
     if unconsumed:
-      where += ['c.night IS NULL']
+      where += ['night IS NULL']
     if ids is not None:
       where += ['e.id IN (SELECT value FROM json_each(?))']
       values += [json.dumps([int(i) for i in ids])]
@@ -130,13 +129,15 @@ class Diary(Words, Imported):
       SELECT e.id, e.time, e.kind, e.speaker, e.content, e.response, e.trust, e.session, e.metadata,
         (SELECT json_group_array(json_array(kind, digest, description) ORDER BY place)
          FROM media WHERE experience = e.id),
-        s.importance, s.novelty, s.emotion, s.feedback, s.rater, c.night
+        s.importance, s.novelty, s.emotion, s.feedback, s.rater,
+        (SELECT max(night) FROM night_experiences
+         WHERE experience = e.id AND night IN (SELECT night FROM lineage)) AS night
       FROM experiences e
       LEFT JOIN scores s ON s.id = (SELECT max(id) FROM scores WHERE experience = e.id)
-      LEFT JOIN consumed c ON c.experience = e.id
-      WHERE {' AND '.join(where)} ORDER BY e.time {order}, e.id {order} LIMIT ?
+      WHERE {' AND '.join(where)} ORDER BY e.time {order}, e.id {order}
+      {'LIMIT ?' * (limit is not None)}
       """,
-      (*values, -1 if limit is None else limit),
+      (*values, *([] if limit is None else [limit])),
     )
     return [_experience(row) for row in rows]
 
@@ -160,31 +161,6 @@ class Diary(Words, Imported):
       (*asked.values(), -1 if limit is None else limit),
     )
     return [i for (i,) in rows]
-
-  def lines(self, ids: Iterable[int]) -> list[tuple[int, float, str, str, float | None]]:
-    """(id, time, speaker, content, importance or None) of each: what recall looks at."""
-    return self._run(
-      'SELECT id, time, speaker, content, (SELECT importance FROM scores'
-      ' WHERE experience = experiences.id ORDER BY scores.id DESC LIMIT 1)'
-      ' FROM experiences WHERE id IN (SELECT value FROM json_each(?))',
-      (json.dumps([int(i) for i in ids]),),
-    )
-
-  def turns(self, ids: Iterable[int]) -> dict[int, tuple[int | None, int | None, int | None]]:
-    """The turn right before each in its session, the one before that, and the one after, if they
-    are of the same hour."""
-    before = '< (e.time, e.id) AND time >= e.time - :gap ORDER BY time DESC, id DESC LIMIT 1'
-    after = '> (e.time, e.id) AND time <= e.time + :gap ORDER BY time, id LIMIT 1'
-    turns = (
-      f'(SELECT id FROM experiences WHERE session = e.session AND (time, id) {which})'
-      for which in (before, f'{before} OFFSET 1', after)
-    )
-    rows = self._run(
-      f'SELECT e.id, {", ".join(turns)} FROM experiences e'
-      ' WHERE e.id IN (SELECT value FROM json_each(:ids))',
-      {'gap': _GAP, 'ids': json.dumps([int(i) for i in ids])},
-    )
-    return {id: tuple(turns) for id, *turns in rows}
 
   def set_scores(self, id: int, scores: types.Scores) -> None:
     """Scores an experience; the latest scores count, the earlier ones stay as history."""
@@ -225,6 +201,7 @@ class Diary(Words, Imported):
       count = self._connection.changes()
       self._run('UPDATE state SET forgetting = 0')
     self._run('PRAGMA wal_checkpoint(TRUNCATE)')  # or the text would stay in the log
+    self.drop_columns()
     return count
 
   def digests(self) -> set[str]:
@@ -256,14 +233,14 @@ class Diary(Words, Imported):
     vectors = np.frombuffer(b''.join(vector for _, vector in rows), '<f4')
     return np.array([i for i, _ in rows], np.int64), vectors.reshape(len(rows), -1)
 
-  def unembedded(self, embedder: str) -> list[types.Experience]:
-    """Experiences that have no vector of this embedder yet."""
+  def unembedded(self, embedder: str) -> list[int]:
+    """Ids of experiences that have no vector of this embedder yet, rising."""
     rows = self._run(
       'SELECT id FROM experiences WHERE id NOT IN'
-      ' (SELECT experience FROM embeddings WHERE embedder = ?)',
+      ' (SELECT experience FROM embeddings WHERE embedder = ?) ORDER BY id',
       (embedder,),
     )
-    return self.experiences(ids=[i for (i,) in rows])
+    return [i for (i,) in rows]
 
   def _check_size(self, what: str, text: str) -> None:
     try:
@@ -287,7 +264,7 @@ def _experience(row: tuple) -> types.Experience:
     speaker=speaker,
     content=content,
     response=response,
-    media=tuple(types.Media(kind=k, digest=d, description=t) for k, d, t in json.loads(media)),
+    media=_media(media) if media != '[]' else (),
     scores=None
     if rater is None
     else types.Scores(
@@ -295,6 +272,10 @@ def _experience(row: tuple) -> types.Experience:
     ),
     trust=types.Trust(trust),
     session=session,
-    metadata=json.loads(metadata),
+    metadata=json.loads(metadata) if metadata != '{}' else {},
     night=night,
   )
+
+
+def _media(found: str) -> tuple[types.Media, ...]:
+  return tuple(types.Media(kind=k, digest=d, description=t) for k, d, t in json.loads(found))

@@ -7,7 +7,7 @@ proposes, and what was added since is looked at exactly.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -64,8 +64,17 @@ class Index:
     return self._vectors[self._rows[id]]
 
   def vectors(self, ids: Sequence[int]) -> np.ndarray:
-    """The unit vectors Float['N D'] of ids. Raises KeyError."""
-    return self._vectors[[self._rows[i] for i in ids]]
+    """The unit vectors Float['N D'] of ids, zeros for unknown ones."""
+    rows = self._places(ids)
+    return (
+      np.where(rows[:, None] >= 0, self._vectors[rows], 0.0)
+      if self._count
+      else (np.zeros((len(rows), self.dim), np.float32))
+    )
+
+  def asked(self, vector: np.ndarray) -> Asked:
+    """What is asked of one query Float['D']."""
+    return Asked(self, vector)
 
   def add(self, id: int, vector: np.ndarray) -> None:
     """Adds one vector Float['D'], or replaces it. Raises ValueError for another dimension."""
@@ -103,37 +112,69 @@ class Index:
       k: at most.
       only: among these ids, by default all.
     """
-    if not self._count:
-      return []
-    vector = _unit(np.asarray(vector, np.float32).reshape(1, -1))
-    self._check(vector)
-    vector = vector[0]
-    rows = self._near(vector, k) if only is None else self._among(only)
-    ids = self._ids[: self._count][rows]
-    cosines = self._vectors[: self._count][rows] @ vector
-    k = min(k, len(cosines))
-    if k <= 0:
-      return []
-    bound = np.partition(cosines, -k)[-k]
-    near = np.flatnonzero(cosines >= bound)
-    near = near[np.argsort(-cosines[near], kind='stable')][:k]
-    return [(int(ids[row]), float(cosines[row])) for row in near]
+    ids, cosines = self.asked(vector).nearest(k, only)
+    return list(zip(ids.tolist(), cosines.tolist(), strict=True))
 
-  def _near(self, vector: np.ndarray, k: int) -> np.ndarray | slice:
-    """Rows that the k nearest are among."""
-    if self._count <= _EXACT:
-      return slice(None)
+  def _near(self, vector: np.ndarray, k: int) -> np.ndarray:
+    """Rows that the k nearest are among, where they are too many to look at all."""
     if self._graph is None or self._graph.outgrown(self._count):
       self._graph = Graph(self._vectors[: self._count], self._path)
     rows = self._graph.near(vector, min(k, self._graph.count))
     return np.concatenate([rows, np.arange(self._graph.count, self._count)])
 
-  def _among(self, ids: Sequence[int]) -> np.ndarray:
-    return np.array([self._rows[i] for i in ids if i in self._rows], np.int64)
+  def _places(self, ids: Iterable[int]) -> np.ndarray:
+    """Rows of ids, -1 for unknown ones."""
+    return np.array([self._rows.get(i, -1) for i in ids], np.int64)
 
   def _check(self, vector: np.ndarray) -> None:
     if vector.shape[1] != self._vectors.shape[1]:
       raise ValueError(f'the index has dimension {self._vectors.shape[1]}, not {vector.shape[1]}')
+
+
+class Asked:
+  """One query of an index, whose cosines are computed once where all are looked at."""
+
+  def __init__(self, index: Index, vector: np.ndarray):
+    vector = _unit(np.asarray(vector, np.float32).reshape(1, -1))
+    vectors = index._vectors[: index._count]
+    if len(vectors):
+      index._check(vector)
+    self._index, self._vector = index, vector[0]
+    self._all: np.ndarray | None = None
+    if len(vectors) <= _EXACT:
+      self._all = vectors @ self._vector if len(vectors) else np.zeros(0, np.float32)
+
+  def of(self, ids: Iterable[int]) -> np.ndarray:
+    """Cosine with each of some ids: Float['N'], NaN for unknown ones."""
+    rows = self._index._places(ids)
+    known = rows >= 0
+    if known.all():
+      return self._cosines(rows)
+    out = np.full(len(rows), np.nan, np.float32)
+    out[known] = self._cosines(rows[known])
+    return out
+
+  def nearest(self, k: int, only: Iterable[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """(ids, cosines) of the k nearest, as `Index.search` has them."""
+    if only is not None:
+      rows = self._index._places(only)
+      rows = rows[rows >= 0]
+    elif self._all is not None:
+      rows = np.arange(len(self._all))
+    else:
+      rows = self._index._near(self._vector, k)
+    cosines = self._cosines(rows)
+    k = min(k, len(cosines))
+    if k <= 0:
+      return np.zeros(0, np.int64), np.zeros(0, np.float32)
+    near = np.flatnonzero(cosines >= np.partition(cosines, -k)[-k])
+    near = near[np.argsort(-cosines[near], kind='stable')][:k]
+    return self._index.ids[rows[near]], cosines[near]
+
+  def _cosines(self, rows: np.ndarray) -> np.ndarray:
+    if self._all is not None:
+      return self._all[rows]
+    return self._index._vectors[rows] @ self._vector
 
 
 def build(
@@ -142,7 +183,7 @@ def build(
   """The index of a diary; experiences that this embedder has not seen are embedded and kept."""
   missing = diary.unembedded(embedder.name)
   for start in range(0, len(missing), batch):
-    some = missing[start : start + batch]
+    some = diary.experiences(ids=missing[start : start + batch])
     with diary.transaction():
       vectors = embedder([experience_text(e) for e in some])
       for e, vector in zip(some, vectors, strict=True):

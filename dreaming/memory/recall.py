@@ -8,10 +8,10 @@ of each memory's score come back with it, for `/why`.
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from dreaming import types
 from dreaming.memory import relevance as relevance_lib
@@ -21,6 +21,8 @@ from dreaming.memory.embed import Embedder
 from dreaming.memory.index import Index
 from dreaming.memory.relevance import Parts
 
+_LEAST = 128  # tokens
+_TELLING = 16  # words, from which a memory tells no more by being longer
 _SPARE = 12  # memories that are looked at beyond those that come to mind
 
 
@@ -39,13 +41,14 @@ class RecallConfig:
   names: float = 0.1  # for the share of the query's names that a memory has,
   names_near: float = 0.275  # and that it or one of the two turns before has
   when: float = 0.35  # for a memory of the time that is asked about
-  speaker: float = 0.2  # for one that is told by somebody whom the query names
-  length: float = 0.07  # for each e-fold of words: what is longer tells more
+  speaker: float = 0.2  # for one that is told by somebody of whose words the query asks
+  length: float = 0.07  # for each e-fold of words, up to 16: what is longer tells more
   min_evidence: float = 2.6  # nats for a reply from notes: see rerank.evidence
   sure_evidence: float = 3.6  # for one that counts more than what the weights say
   retell: bool = True  # reply with the sentence that was read, not with the word: see retell.py
-  near_duplicate: float = 0.8  # cosine from which a newer memory comes to mind with an older one
-  correction: float = 0.5  # and from which it is read with the one that answers: it may correct it
+  near_duplicate: float = 0.9  # cosine from which a newer memory comes to mind instead of an older
+  correction: float = 0.5  # and from which it is read with the one that answers, or in its place
+  read_tokens: int = 384  # that notes may take of a prompt
 
   def __post_init__(self):
     if len(self.recall_weights) != 3 or min(self.recall_weights) < 0:
@@ -54,6 +57,10 @@ class RecallConfig:
       raise ValueError(
         f'memory.sure_evidence is {self.sure_evidence}, less than memory.min_evidence, '
         f'{self.min_evidence}: raise the one or lower the other'
+      )
+    if self.read_tokens < _LEAST:
+      raise ValueError(
+        f'memory.read_tokens is {self.read_tokens}, and a note takes up to {_LEAST}: take as many'
       )
     if not self.recency_half_life_hours > 0:
       raise ValueError(
@@ -70,8 +77,9 @@ class Recalled:
   recency: float  # 0 to 1, halves with every half-life
   importance: float  # 1 to 10
   relevance: float  # cosine, -1 to 1
-  parts: Parts | None = None  # all of its relevance
-  corrects: int | None = None  # the older memory for whose sake this newer one came along
+  parts: Parts = Parts()  # all of its relevance
+  corrects: int | None = None  # the older memory in whose place it came
+  lead: tuple[types.Experience, ...] = ()  # what is read before it: see reading.py
 
 
 def recall(
@@ -90,50 +98,40 @@ def recall(
     worth: what is not, does not come to mind.
     among: only these: filters of `Diary.ids` (speaker, kind, session, since, until).
 
-  Of memories with the same words the newest counts. A memory that is chosen brings its newest near
-  duplicate along, directly before it, and yields to it when there is one place only: a correction
-  must not stay behind what it corrects. Memories from after `now` count as of this moment.
+  Of memories that say the same, in the same words or nearly so, the newest alone comes: it may
+  correct the others, and nothing takes two places. Memories from after `now` count as of this
+  moment.
   """
-  if config.recall_k <= 0 or not len(index) or not query.strip():
+  if config.recall_k <= 0 or not query.strip():
     return []
   ranked = _rank(diary, index, embedder, query, now, config, among)
   ranked = [r for r in ranked if worth(r.experience)]
   chosen: dict[int, Recalled] = {}
-  for r in ranked:
+  for r, newer in zip(ranked, _newer(ranked, index, config.near_duplicate), strict=True):
     if len(chosen) == config.recall_k:
       break
-    if r.experience.id in chosen:
-      continue
-    newer = correction(r, ranked, index, config.near_duplicate)
-    if newer is not None and newer.experience.id not in chosen:
-      chosen[newer.experience.id] = dataclasses.replace(newer, corrects=r.experience.id)
-    if len(chosen) < config.recall_k:
-      chosen[r.experience.id] = r
+    # What is asked of a time, what was said since cannot answer.
+    if newer is not None and r.parts.when <= newer.parts.when:
+      chosen.setdefault(newer.experience.id, dataclasses.replace(newer, corrects=r.experience.id))
+    else:
+      chosen.setdefault(r.experience.id, r)
   return list(chosen.values())
 
 
-def correction(
-  older: Recalled, among: Sequence[Recalled], index: Index, cosine: float
-) -> Recalled | None:
-  """The newest that says nearly the same later: that is as near as `cosine`."""
-  later = (n for n in among if _corrects(n, older, index, cosine))
-  return max(later, key=lambda n: (n.experience.time, n.experience.id), default=None)
+def _newer(ranked: Sequence[Recalled], index: Index, cosine: float) -> list[Recalled | None]:
+  """Of each the newest that says nearly the same later."""
+  if not ranked:
+    return []
+  vectors = index.vectors([r.experience.id for r in ranked])
+  times = [_time(r) for r in ranked]
+  order = sorted(range(len(ranked)), key=times.__getitem__, reverse=True)
+  near = (vectors @ vectors[order].T >= cosine).argmax(axis=1)  # the newest that is near, or itself
+  newest = (ranked[order[i]] for i in near.tolist())
+  return [n if _time(n) > t else None for n, t in zip(newest, times, strict=True)]
 
 
-def lay_out(recalled: Sequence[Recalled]) -> str:
-  """The memories as prompt lines, oldest first: where two disagree, the later line is the newer.
-
-  [2026-03-02 09:10] Priya: My parrot is called Kiwi.
-  """
-  experiences = sorted((r.experience for r in recalled), key=lambda e: (e.time, e.id))
-  lines = []
-  for e in experiences:
-    when = datetime.datetime.fromtimestamp(e.time, datetime.UTC)
-    seen = [f'({m.kind}: {m.description})' for m in e.media if m.description]
-    # One line each: a message cannot pretend to be several memories.
-    said = ' '.join(' '.join([e.content, *seen]).split())
-    lines.append(f'[{when:%Y-%m-%d %H:%M}] {e.speaker}: {said}')
-  return '\n'.join(lines)
+def _time(r: Recalled) -> tuple[float, int]:
+  return r.experience.time, r.experience.id
 
 
 def _rank(
@@ -146,58 +144,50 @@ def _rank(
   among: Mapping[str, Any] | None,
 ) -> list[Recalled]:
   """The best by falling score, more of them than are recalled."""
+  found = relevance_lib.find(diary, index, embedder, query, now, among)
+  relevance = _relevance(found, config)
+  recency = 0.5 ** (np.maximum(now - found.time, 0.0) / 3600 / config.recency_half_life_hours)
+  importance = np.where(np.isnan(found.importance), score.NEUTRAL, found.importance)
   w_recency, w_importance, w_relevance = config.recall_weights
-  ranked = []
-  for parts in relevance_lib.find(diary, index, embedder, query, now, among):
-    line, relevance = parts.line, _relevance(parts, config)
-    if relevance < config.min_relevance:
-      continue
-    recency = 0.5 ** (max(now - line.time, 0.0) / 3600 / config.recency_half_life_hours)
-    importance = score.NEUTRAL if line.importance is None else line.importance
-    total = w_recency * recency + w_importance * importance / 10 + w_relevance * relevance
-    ranked.append((total, recency, importance, parts))
-  ranked.sort(key=lambda x: -x[0])
-  best = _newest_of_same(ranked[: 2 * (config.recall_k + _SPARE)])[: config.recall_k + _SPARE]
-  whole = {e.id: e for e in diary.experiences(ids=[parts.line.id for *_, parts in best])}
+  total = w_recency * recency + w_importance * importance / 10 + w_relevance * relevance
+  total[relevance < config.min_relevance] = -np.inf
+  order = np.lexsort((-found.ids, -found.time, -total))  # of equals the newest first
+  order = order[: 2 * (config.recall_k + _SPARE)]
+  order = _newest_of_same(found, order[np.isfinite(total[order])])[: config.recall_k + _SPARE]
+  whole = {e.id: e for e in diary.experiences(ids=found.ids[order].tolist())}
+  columns = (x[order].tolist() for x in (found.ids, total, recency, importance))
   return [
     Recalled(
-      experience=whole[parts.line.id],
+      experience=whole[id],
       score=total,
       recency=recency,
       importance=importance,
       relevance=parts.cosine,
       parts=parts,
     )
-    for total, recency, importance, parts in best
+    for id, total, recency, importance, parts in zip(*columns, found.parts(order), strict=True)
+    if id in whole  # another process may have forgotten it
   ]
 
 
-def _newest_of_same(ranked: Sequence[tuple[float, float, float, Parts]]):
+def _newest_of_same(found: relevance_lib.Found, order: np.ndarray) -> np.ndarray:
   """Of memories with the same words of the same speaker the newest alone, in the same order."""
-  newest: dict[tuple[str, str], Any] = {}
-  for x in ranked:
-    line = x[-1].line
-    same = line.speaker, ' '.join(line.content.casefold().split())
-    if same not in newest or (line.time, line.id) > newest[same][-1].line[1::-1]:
-      newest[same] = x
-  return sorted(newest.values(), key=lambda x: -x[0])
+  newest: dict[int, int] = {}
+  for i, said in zip(order.tolist(), found.said[order].tolist(), strict=True):
+    if said not in newest or found.time[i] > found.time[newest[said]]:
+      newest[said] = i
+  kept = {*newest.values()}
+  return np.array([i for i in order.tolist() if i in kept], np.int64)
 
 
-def _relevance(parts: Parts, c: RecallConfig) -> float:
+def _relevance(found: relevance_lib.Found, c: RecallConfig) -> np.ndarray:
   return (
-    parts.cosine
-    + c.words * parts.words
-    + c.before * (1 - parts.names) * parts.before
-    + c.names * parts.names
-    + c.names_near * parts.names_near
-    + c.when * parts.when
-    + c.speaker * parts.named
-    + c.length * math.log1p(len(parts.line.content.split()))
+    found.cosine
+    + c.words * found.words
+    + c.before * (1 - found.names) * found.before
+    + c.names * found.names
+    + c.names_near * found.names_near
+    + c.when * found.when
+    + c.speaker * found.named
+    + c.length * np.log1p(np.minimum(found.length, _TELLING))
   )
-
-
-def _corrects(newer: Recalled, older: Recalled, index: Index, cosine: float) -> bool:
-  a, b = newer.experience, older.experience
-  if (a.time, a.id) <= (b.time, b.id):
-    return False
-  return float(index.vector(a.id) @ index.vector(b.id)) >= cosine

@@ -14,6 +14,7 @@ import numpy as np
 
 from dreaming.brain import chat, prompts
 from dreaming.brain.decode import Decoder
+from dreaming.memory import reading
 from dreaming.memory.recall import Recalled
 from dreaming.types import Mind
 
@@ -37,7 +38,7 @@ def by_question(
   if not rows or cut is None:
     return [list(own) for own in recalled]
   ask = f'\n{prompts.QUESTION}'.rstrip()
-  notes = [cut(chat.notes([r.experience]).rstrip()) + ask for _, r in rows]
+  notes = [cut(chat.notes(reading.told([r])).rstrip()) + ask for _, r in rows]
   asked = [f' {cut(questions[i])}\n' for i, _ in rows]
   found = decoder.logprobs(mind, notes, asked, prefix=chat.NOTES_PREFIX)
   likely = {
@@ -74,7 +75,7 @@ def evidence(
   ask = prompts.QUESTION.rstrip()
   asked = [prompts.question(cut(q)).removeprefix(ask) for q in questions]
   said = [f'{q} {r}\n' for q, r in zip(asked, replies, strict=True)]
-  notes = [cut(chat.notes([r.experience for r in own]).rstrip()) + f'\n{ask}' for own in recalled]
+  notes = [cut(chat.notes(reading.told(own)).rstrip()) + f'\n{ask}' for own in recalled]
   read = decoder.logprobs(mind, notes, said, prefix=chat.NOTES_PREFIX)
   closed = decoder.logprobs(mind, [ask] * len(said), said, prefix=prompts.ANSWER_PREFIX)
   out = []

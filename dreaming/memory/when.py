@@ -11,6 +11,7 @@ import dataclasses
 import datetime
 import re
 
+import numpy as np
 from dateutil.relativedelta import relativedelta
 
 _MONTHS = {
@@ -20,6 +21,10 @@ _MONTHS = {
   if name
 } | {'sept': 9}
 _DAYS = {name.casefold(): i for i, name in enumerate(calendar.day_name)}
+_PARTS = {  # of a month: first and last day, as wide as people mean it
+  'early': (1, 11), 'beginning': (1, 9), 'start': (1, 9), 'mid': (9, 22), 'middle': (10, 21),
+  'late': (20, 31), 'end': (22, 31),
+}  # fmt: skip
 _SEASONS = {'spring': 3, 'summer': 6, 'autumn': 9, 'fall': 9, 'winter': 12}  # their first months
 _NUMBERS = {
   'a': 1, 'an': 1, 'one': 1, 'two': 2, 'couple': 2, 'couple of': 2, 'three': 3, 'few': 3, 'four': 4,
@@ -31,6 +36,7 @@ _month = '|'.join(sorted(_MONTHS, key=len, reverse=True))
 _number = '|'.join(sorted(_NUMBERS, key=len, reverse=True))
 _day = '|'.join(_DAYS)
 _season = '|'.join(_SEASONS)
+_part = '|'.join(_PARTS)
 _date = r'(?P<day>\d{1,2})(?:st|nd|rd|th)?'
 _PATTERNS = tuple(
   re.compile(rf'\b(?:{p})\b')
@@ -44,7 +50,8 @@ _PATTERNS = tuple(
     rf'{_date} (?:of )?(?P<month>{_month})(?:,? (?P<year>\d{{4}}))?',
     rf'(?P<month>{_month}) {_date}(?:,? (?P<year>\d{{4}}))?',
     rf'on the {_date}',
-    rf'(?:in|during|last|since|this|early|late|mid|of)[ -](?P<month>{_month})'
+    rf'(?P<part>{_part})(?: in | of |-| )(?P<month>{_month})(?:,? (?P<year>\d{{4}}))?',
+    rf'(?:in|during|last|since|this|of)[ -](?P<month>{_month})'
     r'(?:,? (?P<year>\d{4}))?',
     rf'(?:in|during|last|this|over)(?: the)? (?P<season>{_season})(?: (?:of )?(?P<year>\d{{4}}))?',
     r'in (?P<year>\d{4})',
@@ -58,9 +65,16 @@ class Span:
 
   start: float
   end: float
+  vague: bool = False  # 'a month ago': what is at its middle is meant more than its ends
 
   def __contains__(self, time: float) -> bool:
     return self.start <= time < self.end
+
+  def share(self, time: np.ndarray) -> np.ndarray:
+    """How much each time is meant: 1 within, 0 without; of a vague span down to a half."""
+    half = (self.end - self.start) / 2
+    off = np.abs(time - self.start - half) / half
+    return np.where((self.start <= time) & (time < self.end), 1 - 0.5 * off * self.vague, 0.0)
 
 
 def spans(text: str, now: float) -> list[Span]:
@@ -84,7 +98,7 @@ def spans(text: str, now: float) -> list[Span]:
       ):  # no such day, or a year that no calendar knows
         span = None
       if span is not None:
-        out.append(Span(*map(_seconds, span)))
+        out.append(Span(*map(_seconds, span), vague=bool(match.groupdict().get('count'))))
     # What is read is not read again as something less: 'in March 2025' is not 'in 2025', too.
     rest = pattern.sub(lambda m: '#' * len(m[0]), rest)
   return out
@@ -114,7 +128,7 @@ def _span(found: dict[str, str], today: datetime.date):
     case {'day': number, 'month': month}:
       year = int(found.get('year', day.year))
       date = datetime.date(year, _MONTHS[month], int(number))
-      if date > day and 'year' not in found:
+      if date >= day and 'year' not in found:  # of today one says 'today'
         date = date.replace(year=year - 1)
       return date, date + one
     case {'day': number}:
@@ -122,6 +136,10 @@ def _span(found: dict[str, str], today: datetime.date):
       dates = (_day_of(month, int(number)) for month in months)  # not every month has a 31st
       date = next(d for d in dates if d is not None and d <= day)
       return date, date + one
+    case {'part': part, 'month': month}:
+      start, end = _months(day, _MONTHS[month], 1, found.get('year'))
+      first, last = (start + (n - 1) * one for n in _PARTS[part])
+      return first, min(last + one, end)
     case {'month': month}:
       return _months(day, _MONTHS[month], 1, found.get('year'))
     case {'season': season}:
