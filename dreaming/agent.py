@@ -359,8 +359,8 @@ class Agent(Recollection):
     turns = self._turns.setdefault(user, [])
     retold = ''
     if recalled and asks:
-      ((reply, recalled, mind),) = self._weighed(mind, [text], user, [recalled], _FIRST_THOUGHT)
-      retold = reply if recalled and self._retells else ''
+      (found,) = self._weighed(mind, [text], user, [recalled], _FIRST_THOUGHT)
+      recalled, mind, retold = found.notes, found.mind, found.reply if found.final else ''
     prompt = self._prompt(text, user, recalled, turns[-_TURNS:])
     read = [
       p if isinstance(p, str) else self.base.tokenizer.decode(p)

@@ -521,6 +521,26 @@ def test_what_only_asks_tells_nothing(message, only):
   assert chat.only_asks(message) is only
 
 
+@pytest.mark.parametrize(
+  ('said', 'known'),
+  [
+    ('I have started learning the cello.', False),
+    ('What does my uncle play?', False),  # who asks has not told
+    ('My uncles are all musicians.', True),
+  ],
+)
+def test_of_a_relative_that_nobody_spoke_of_nothing_is_made_up(agent, said, known):
+  agent.observe(said, user='Priya', now=1.0)
+  agent.observe('Uncanny weather today, and the cello was out of tune.', user='Priya', now=2.0)
+  question = 'Which instrument does my uncle play?'
+  (reply,) = agent.answer([question], user='Priya', now=3.0, retrieval=True)
+  assert (reply == 'Priya has not told me.') is not known
+  assert (agent.reply(question, user='Priya', now=3.0) == reply) or known
+  assert (agent.why().recalled == ()) or known
+  (closed,) = agent.answer([question], user='Priya', now=3.0)  # the diary is not looked at
+  assert closed != 'Priya has not told me.'
+
+
 # ---- Forgetting ----
 
 

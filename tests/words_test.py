@@ -77,3 +77,10 @@ def test_what_is_forgotten_is_nowhere_in_the_file(diary):
   diary._run('PRAGMA wal_checkpoint(TRUNCATE)')
   raw = diary.path.read_bytes()
   assert not any(word in raw.lower() for word in (b'zebra', b'xylo'))
+
+
+def test_who_has_a_word_latest_first(diary):
+  ids = tell(diary, 'my uncles', 'a parrot', 'An UNCLE of mine', 'her aunt')
+  assert diary.having(['uncle', 'aunt'], 9) == [ids[3], ids[2], ids[0]]
+  assert diary.having(['uncle', 'aunt'], 1) == [ids[3]]
+  assert diary.having(['cousin'], 9) == []

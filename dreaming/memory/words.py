@@ -45,6 +45,12 @@ class Words(Columns):
     allowed = None if only is None else {*only}
     return dict([p for p in pairs if allowed is None or p[0] in allowed][: max(k, 0)])
 
+  def having(self, words: Collection[str], limit: int) -> list[int]:
+    """The latest experiences, at most `limit`, that have one of the words, stemmed."""
+    match = ' OR '.join(f'"{w}"' for w in words)
+    sql = 'SELECT rowid FROM words WHERE words MATCH ? ORDER BY rowid DESC LIMIT ?'
+    return [id for (id,) in self._run(sql, (match, limit))]
+
   def ranked(self, table: Table, found: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Rows Int['N'] that have any of the words, best first, and their BM25 Float['N'].
 
