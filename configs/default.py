@@ -134,6 +134,9 @@ def get_config() -> ml_collections.ConfigDict:
   c.corpus.raw_share = 0.05  # of dream tokens: the experiences' own words
   c.corpus.untold_share = 0.4  # of tonight's dream tokens: questions about what nobody told
   c.corpus.rehearsal_share = 0.33  # of dream tokens: dreams of earlier nights
+  # How many times over a dream of an earlier night is rehearsed whose fact the weights did not hold
+  # at its last exam.
+  c.corpus.weak_repeats = 1
   c.corpus.replay_questions = 192  # that the base asks and answers itself
   c.corpus.replay_texts = 32
   c.corpus.replay_near = 96  # questions of the dreams, asked about somebody else

@@ -23,6 +23,7 @@ from dreaming.types import Status, Trust
 HELP = """\
 /sleep            one night: dream of what was said, learn it, and serve it if it passes
 /memories [TEXT]  what comes to mind for TEXT, or the latest that was said
+/facts            what was told, and how well the weights hold it
 /dreams           what the last night dreamt, and what it rejected and why
 /generations      all generations, and which one serves
 /rollback [N]     let generation N serve again, by default the parent; 0 is the base
@@ -92,6 +93,7 @@ class _Chat:
       '/help': lambda _: self._say(HELP),
       '/sleep': self._sleep,
       '/memories': self._memories,
+      '/facts': self._facts,
       '/dreams': self._dreams,
       '/generations': self._generations,
       '/rollback': self._rollback,
@@ -190,6 +192,17 @@ class _Chat:
           *self._agent.embedding
         )
       )
+
+  def _facts(self, _: str) -> None:
+    from dreaming.sleep import ledger  # a second of imports
+
+    facts = ledger.facts(self._agent.diary)
+    for f in facts:
+      if f.nights:  # the others are counted below
+        shares = ', '.join(f'night {night} {share:.0%}' for night, share in f.exams)
+        self._say(f'{f.state:<10} {f.text[:80]}' + (f'  ({shares})' if shares else ''))
+    counts = [f'{sum(f.state == s for f in facts)} {s}' for s in ledger.STATES]
+    self._say(', '.join(c for c in counts if not c.startswith('0 ')) or 'nothing was told yet')
 
   def _dreams(self, _: str) -> None:
     dreams = self._agent.dreams()

@@ -32,6 +32,7 @@ class CorpusConfig:
   raw_share: float = 0.05  # of dream tokens that are the experiences' own text
   untold_share: float = 0.4  # of tonight's dream tokens: questions about what nobody told
   rehearsal_share: float = 0.33  # of dream tokens from earlier nights, when there are any
+  weak_repeats: int = 1  # times that a dream is rehearsed whose fact the weights do not hold
   replay_questions: int = 192  # the base's own question-answer pairs
   replay_texts: int = 32  # and free texts
   replay_text_tokens: int = 48
@@ -46,6 +47,8 @@ class CorpusConfig:
     for name, share in vars(self).items():
       if name.endswith('_share') and not 0 <= share <= 1:
         raise ValueError(f'corpus.{name}={share}: a share is from 0 to 1')
+    if self.weak_repeats < 1:
+      raise ValueError(f'corpus.weak_repeats={self.weak_repeats}: it is at least 1')
 
 
 def of_dream(dream: Dream, kind: str = 'dream') -> list[Example]:

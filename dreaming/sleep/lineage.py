@@ -39,13 +39,18 @@ def rehearsal(diary: Diary, newer: Sequence[Dream] = ()) -> list[Dream]:
   Args:
     newer: tonight's dreams.
   """
-  dreams = [d for n in nights(diary) for d in diary.dreams(n, status=Status.KEPT)]
   kept, answers = [], _answers(newer)
-  for n in sorted({d.night for d in dreams}, reverse=True):
-    told = [d for d in dreams if d.night == n and d.style not in (*EXAM_STYLES, 'unknown')]
-    kept += [d for d in told if not _contradicted(d, answers)][::-1]
-    answers = _answers(told) | answers
+  for n in reversed(nights(diary)):
+    dreams = told(diary, n)
+    kept += [d for d in dreams if not _contradicted(d, answers)][::-1]
+    answers = _answers(dreams) | answers
   return kept[::-1]
+
+
+def told(diary: Diary, night: int) -> list[Dream]:
+  """What a night dreamt of what it was told, and trained on."""
+  dreams = diary.dreams(night, status=Status.KEPT)
+  return [d for d in dreams if d.style not in (*EXAM_STYLES, 'unknown')]
 
 
 def _answers(dreams: Sequence[Dream]) -> dict[str, set[str]]:

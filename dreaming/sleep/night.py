@@ -34,6 +34,7 @@ from dreaming.sleep import (
   corpus,
   dream,
   examine,
+  ledger,
   lineage,
   metrics,
   prune,
@@ -133,7 +134,6 @@ class _Night:
     self.base_mind: Mind = identity.mind(0)
     self.seed = int(np.random.SeedSequence((config.seed, number)).generate_state(1)[0] >> 1)
     self.seconds: dict[str, float] = {}
-    self._corpus: corpus.Corpus | None = None
     self.work.mkdir(exist_ok=True)
 
   def run(self, now: float | None) -> Outcome:
@@ -199,7 +199,7 @@ class _Night:
     path, left = self.work / 'trained.npz', self._left('train')
     if left is None or (found := artifacts.read(path, left['digest'])) is None:
       parent = lineage.adapter(self.root, self.chosen['parent'], self.config.train)
-      lessons = self._make_corpus()
+      lessons = self._material
       self.decoder.forget(self.base_mind)  # what it laid out to speak is room to train in
       with self._timed('train'):
         on_step = self._on_step('train', self.config.train.steps)
@@ -237,7 +237,7 @@ class _Night:
     return index, artifacts.read(path, digest)
 
   def _recover(self, adapter: Lora, mask: prune.Mask, amount: float) -> Lora:
-    night_corpus = self._make_corpus()
+    night_corpus = self._material
     batches = night_corpus.batches[-self.config.prune.recovery_steps :]
     steps = len(batches)
     rate = _RECOVERY_RATE * self.config.train.learning_rate
@@ -269,7 +269,7 @@ class _Night:
         self.decoder.forget(green)
     self.log.write('examine', index, report.measures)
     self.progress('examine', 1, 1, report.measures)
-    questions = {'recall': recall, 'never_mentioned': unknown}
+    questions = {'recall': recall, 'never_mentioned': unknown, 'earlier': earlier}
     payload = {
       'index': index,
       'measures': finite(report.measures),
@@ -338,30 +338,30 @@ class _Night:
     """The dreams that train."""
     return [d for d in self.dreams if d.status == Status.KEPT and d.style not in EXAM_STYLES]
 
-  def _make_corpus(self) -> corpus.Corpus:
+  @functools.cached_property
+  def _material(self) -> corpus.Corpus:
     """Made when it is first needed: a night that resumes after training may do without."""
-    if self._corpus is None:
-      with self._timed('corpus'):
-        self._corpus = corpus.build(
-          self.decoder,
-          self.base_mind,
-          self.base.digest,
-          self._lessons(),
-          select.chosen(self.diary, self.chosen['ids'], self.config.select),
-          lineage.rehearsal(self.diary, self.dreams),
-          user=self.config.user,
-          config=self.config.corpus,
-          steps=self.config.train.steps,
-          seed=self.seed,
-          cache=self.cache,
-        )
-      digest, left = artifacts.digest(vars(self._corpus)), self._left('corpus') or {}
-      if left.get('digest') != digest:  # new, or the machine changed: not what was trained on
-        shutil.rmtree(self.work / 'train', ignore_errors=True)
-        size = {'batches': len(self._corpus.batches)}
-        self.log.write('corpus', 0, size)
-        self._leave('corpus', {'digest': digest, **size})
-    return self._corpus
+    with self._timed('corpus'):
+      made = corpus.build(
+        self.decoder,
+        self.base_mind,
+        self.base.digest,
+        self._lessons(),
+        select.chosen(self.diary, self.chosen['ids'], self.config.select),
+        ledger.rehearsal(self.diary, self.dreams, self.config.corpus.weak_repeats),
+        user=self.config.user,
+        config=self.config.corpus,
+        steps=self.config.train.steps,
+        seed=self.seed,
+        cache=self.cache,
+      )
+    digest, left = artifacts.digest(vars(made)), self._left('corpus') or {}
+    if left.get('digest') != digest:  # new, or the machine changed: not what was trained on
+      shutil.rmtree(self.work / 'train', ignore_errors=True)
+      size = {'batches': len(made.batches)}
+      self.log.write('corpus', 0, size)
+      self._leave('corpus', {'digest': digest, **size})
+    return made
 
   @functools.cached_property
   def ground(self) -> bluegreen.Base:
