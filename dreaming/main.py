@@ -3,11 +3,11 @@
   python -m dreaming.main --config=configs/gemma3_270m.py [--mode=MODE] [--config.FIELD=VALUE ...]
   live     live the days of config.life.days ('-': standard input), sleep after each, and report
   chat     talk in the terminal; /help there lists what else can be done
-  sleep    one night over what was said since the last
-  examine  ask the days' questions in four arms: base, retrieval, weights, both
-  status   who serves, what the diary holds; prepare: make ahead what a first night would make
+  sleep    one night over what was said since the last; prepare: make ahead what a first one would
+  examine  ask the days' questions in four arms; status: who serves, what the diary holds
   import   --files=A,B [--format=F]; export --to=A.jsonl or DIR; approve [--session=S | --ids=1,2]
-configs/default.py has every field; nothing is written outside config.workdir and config.cache.
+  trim     list, or [--do=archive | --do=restore [--ids=1,2]]; rescue: what a damaged diary holds
+configs/default.py has every field. All is written to config.workdir and config.cache.
 Exit codes: 0, 1 nothing learnt or a file refused, 2 a mistake (--verbosity=1), 130 interrupted."""
 
 import pathlib
@@ -18,9 +18,9 @@ from ml_collections import config_flags
 
 _DEFAULT = str(pathlib.Path(__file__).parents[1] / 'configs' / 'gemma3_270m.py')
 _CONFIG = config_flags.DEFINE_config_file('config', _DEFAULT, lock_config=True)
-_MODES = 'live chat sleep examine status prepare import export approve'.split()
-_MODE = flags.DEFINE_enum('mode', 'live', _MODES, '')
-_CARRY = {n: flags.DEFINE_string(n, None, '') for n in 'files format to session ids'.split()}
+_MODES = 'live chat sleep examine status prepare import export approve trim rescue'
+_MODE = flags.DEFINE_enum('mode', 'live', _MODES.split(), '')
+_CARRY = {n: flags.DEFINE_string(n, None, '') for n in 'files format to session ids do'.split()}
 
 
 def main(_: list[str]) -> None:
