@@ -170,6 +170,13 @@ def test_what_is_damaged_while_it_is_open_is_noticed_when_it_is_read(path):
     Diary(path)
 
 
+def test_what_is_damaged_while_nothing_is_written_is_noticed_at_the_next_opening(path):
+  with Diary(path):
+    harm(path, flip)
+  with pytest.raises(ValueError, match='damaged'):
+    Diary(path)
+
+
 def test_a_harmless_change_is_told(path):
   harm(path, lambda data: data.extend(b'x' * 5000))
   with Diary(path) as diary:

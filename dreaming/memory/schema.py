@@ -243,6 +243,7 @@ class Opened:
   connection: apsw.Connection
   identity: str
   writes: int
+  closed: str = ''  # its digest, when it is the very one that was closed in order
   remark: str = ''  # one line, of what was unusual about it
 
 
@@ -264,7 +265,8 @@ def connect(path: pathlib.Path) -> Opened:
       connection = _open(path)
       with whole.as_damage():
         version = _version(connection, path)
-      remark = _check(connection, path, version, mark)
+      closed = mark.closed if mark and whole.as_closed(path, mark) else ''
+      remark = _check(connection, path, version, mark, closed)
       if whole.vfs() and version == 0:
         connection.reserve_bytes(None, whole.RESERVED)
       _ready(connection)
@@ -280,7 +282,9 @@ def connect(path: pathlib.Path) -> Opened:
         _ready(connection)
       connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
       identity, writes = connection.execute('SELECT identity, writes FROM state').fetchone()
-    return Opened(connection=connection, identity=identity, writes=writes, remark=remark)
+    return Opened(
+      connection=connection, identity=identity, writes=writes, closed=closed, remark=remark
+    )
   except BaseException:
     if connection is not None:
       connection.close()
@@ -323,13 +327,17 @@ def _version(connection: apsw.Connection, path: pathlib.Path) -> int:
 
 
 def _check(
-  connection: apsw.Connection, path: pathlib.Path, version: int, mark: whole.Mark | None
+  connection: apsw.Connection,
+  path: pathlib.Path,
+  version: int,
+  mark: whole.Mark | None,
+  closed: str,
 ) -> str:
   """Whether it is whole, and all; a remark, or ''."""
   if version == 0:
     return ''
   with whole.as_damage():
-    remark = whole.check(connection, path, mark, digests=version >= 3)
+    remark = '' if closed else whole.check(connection, path, mark, digests=version >= 3)
     if version < 3:  # there was no mark
       return remark
     identity, writes = connection.execute('SELECT identity, writes FROM state').fetchone()

@@ -51,6 +51,7 @@ class Store:
     self._waiting: collections.deque[_Work] = collections.deque()
     opened = schema.connect(self.path)
     self._connection = opened.connection
+    self._opened = opened.writes, opened.closed
     self.remark = opened.remark
     """One line of what was unusual about the file; '' where nothing was."""
     try:
@@ -73,7 +74,10 @@ class Store:
       self._connection.close()
       if writes is not None and not self.path.with_name(f'{self.path.name}-wal').exists():
         with contextlib.suppress(OSError):  # moved away, or removed
-          self._marker.note(writes, whole.closing_digest(self.path))
+          before, closed = self._opened
+          if not closed or writes != before:
+            closed = whole.closing_digest(self.path)
+          self._marker.note(writes, closed)
       self._marker.close()
 
   @contextlib.contextmanager

@@ -30,7 +30,7 @@ import numpy as np
 
 RESERVED = 8  # bytes at the end of each page, for its checksum
 _MARK_BYTES = 256
-_AT_ONCE = 2**24  # bytes that are looked at
+_AT_ONCE = 2**22  # bytes that are looked at
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -200,10 +200,19 @@ def is_damage(error: apsw.IOError) -> bool:
   return error.extendedresult in (apsw.SQLITE_IOERR_DATA, apsw.SQLITE_IOERR_SHORT_READ)
 
 
+def as_closed(path: pathlib.Path, mark: Mark | None) -> bool:
+  """Whether a file is the very one that was closed in order."""
+  if mark is None or not mark.closed:
+    return False
+  log = path.with_name(f'{path.name}-wal')
+  logged = log.exists() and log.stat().st_size > 0
+  return not logged and file_digest(path) == mark.closed
+
+
 def check(
   connection: apsw.Connection, path: pathlib.Path, mark: Mark | None, *, digests: bool
 ) -> str:
-  """Looks at all of an open file, unless it is the one that was closed; a remark, or ''.
+  """Looks at all of an open file; a remark, or ''.
 
   Args:
     digests: whether its experiences have them.
@@ -211,10 +220,6 @@ def check(
   Raises:
     apsw.CorruptError: and what is wrong.
   """
-  log = path.with_name(f'{path.name}-wal')
-  logged = log.exists() and log.stat().st_size > 0
-  if mark and mark.closed and not logged and file_digest(path) == mark.closed:
-    return ''
   sealed = vfs() is not None and connection.reserve_bytes(None, -1) == RESERVED
   found = connection.execute('PRAGMA integrity_check(1)').get
   if found != 'ok':
@@ -223,7 +228,7 @@ def check(
   sql = f'SELECT id FROM experiences WHERE digest IS NOT {DIGEST} LIMIT 1'
   if digests and (wrong := connection.execute(sql).get) is not None:
     raise apsw.CorruptError(f'experience {wrong} does not have its digest')
-  if not (mark and mark.closed and not logged):
+  if mark is None or not mark.closed:
     return ''
   how = 'whole' if sealed else 'as far as can be told whole'
   return f'the diary {path} was changed after it was closed; it is {how}, and is taken as it is'
