@@ -177,8 +177,9 @@ def look(home: pathlib.Path, said: dict[str, int], scored: set, rng: random.Rand
       id, vector = said[text], damage.Hashed()([text])[0]
       if id not in archived:
         wrong += id not in made or float(made.vector(id) @ vector) < 0.999 * np.linalg.norm(vector)
-        wrong += id not in diary.by_words(text.split()[0], 3)
+        wrong += id not in diary.by_words(text.split()[0], 50)
         missed += [i for i, _ in made.search(vector, 1)] != [id]
+    wrong = int(wrong)
     return {
       'lost': sum(ids.get(text) != id for text, id in said.items()),
       'doubled': sum(n > 1 for n in texts.values()),

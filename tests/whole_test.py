@@ -277,6 +277,39 @@ def test_rescue_refuses_what_it_cannot_read(path):
   assert state(path) == before and len([*path.parent.iterdir()]) == 2
 
 
+def test_rescue_takes_no_other_life(path):
+  killed(path)
+  with Diary(path.with_name('other.sqlite')) as diary:
+    fill(diary)
+  shutil.copyfile(path.with_name('other.sqlite'), path)  # under the log of the one that was here
+  before = state(path)
+  with pytest.raises(ValueError, match='another diary'):
+    rescue.rescue(path)
+  assert state(path) == before
+
+
+def test_a_kill_while_the_rescued_one_is_put_in_place_is_told(path, monkeypatch):
+  harm(path, flip)
+  real = os.rename
+  for target in (path, whole.mark_of(path)):
+
+    def rename(old, new, target=target):
+      if new == target:
+        raise KeyboardInterrupt
+      real(old, new)
+
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+      m.setattr(os, 'rename', rename)
+      rescue.rescue(path)
+    with pytest.raises(ValueError, match=r'gone or empty|another one'):
+      Diary(path)
+    (kept,) = path.parent.glob('*.broken-*[0-9]')
+    real(kept, path)
+    whole.mark_of(kept).unlink()
+    kept.with_name(f'{kept.name}.jsonl').unlink()
+  assert rescue.rescue(path).experiences == 59
+
+
 def test_a_rescued_night_still_counts_and_an_unapproved_text_stays_so(path):
   with Diary(path) as diary:
     night = diary.begin_night({})

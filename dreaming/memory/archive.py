@@ -58,18 +58,23 @@ class Archive(Store):
       return self._connection.changes()
 
   def restore(self, ids: Iterable[int]) -> int:
-    """Brings experiences back from the archive; returns how many were there.
+    """Brings experiences back from the archive; returns how many came.
 
-    A summary goes with the last experience that it stands for.
+    With one of them come all that the same summary stands for, and the summary goes: it would tell
+    again what is told.
     """
-    chosen = 'experience IN (SELECT value FROM json_each(?))'
+    given = json.dumps([int(i) for i in ids])
     with self.transaction():
       rows = self._run(
-        f'SELECT experience, summary FROM archived WHERE {chosen}',
-        (json.dumps([int(i) for i in ids]),),
+        'SELECT experience, summary FROM archived'
+        ' WHERE experience IN (SELECT value FROM json_each(?1)) OR summary IN ('
+        '  SELECT summary FROM archived WHERE experience IN (SELECT value FROM json_each(?1)))',
+        (given,),
       )
       back = json.dumps([id for id, _ in rows])
-      self._run(f'DELETE FROM archived WHERE {chosen}', (back,))
+      self._run(
+        'DELETE FROM archived WHERE experience IN (SELECT value FROM json_each(?))', (back,)
+      )
       self._run(
         'INSERT INTO words (rowid, text) SELECT id, text FROM texts'
         ' WHERE id IN (SELECT value FROM json_each(?))',

@@ -252,7 +252,8 @@ class Diary(Words, Imported):
     with self.transaction():
       if (number := self.open_night()) is not None:
         raise ValueError(f'night {number} is not over: let it end before forgetting')
-      self._restore_others(chosen)
+      self._no_summary(ids)
+      self.restore(chosen)  # with those that the same summaries stand for
       chosen = 'experience IN (SELECT value FROM json_each(?1))'
       self._run('UPDATE state SET forgetting = 1')
       self._run(
@@ -269,21 +270,13 @@ class Diary(Words, Imported):
     self._run('PRAGMA wal_checkpoint(TRUNCATE)')  # or the text would stay in the log
     return count
 
-  def _restore_others(self, chosen: set[int]) -> None:
-    """Of summaries that stand for one of the chosen, all that they stand for."""
-    ids = json.dumps(sorted(chosen))
+  def _no_summary(self, ids: str) -> None:
     for (id,) in self._run(
       'SELECT id FROM experiences WHERE kind = ? AND id IN (SELECT value FROM json_each(?))',
       (SUMMARY, ids),
     ):
       others = ', '.join(map(str, self.summarised(id)[:20]))
       raise ValueError(f'experience {id} is a summary: forget those that it stands for ({others})')
-    rows = self._run(
-      'SELECT experience FROM archived WHERE summary IN (SELECT summary FROM archived'
-      ' WHERE experience IN (SELECT value FROM json_each(?)))',
-      (ids,),
-    )
-    self.restore(id for (id,) in rows)
 
   def digests(self) -> set[str]:
     """Of all media that any experience has."""

@@ -68,12 +68,15 @@ def rescue(path: str | pathlib.Path) -> Rescued:
   """
   path = pathlib.Path(path)
   if not path.exists():
-    raise ValueError(f'there is no diary {path}: put a backup there, or begin anew')
+    aside = sorted(path.parent.glob(f'{path.name}.broken-*[0-9]'))
+    hint = f'; {aside[-1]} was put aside: move it back and try again' if aside else ''
+    raise ValueError(f'there is no diary {path}: put a backup there{hint}')
   now = datetime.datetime.now(datetime.UTC)
   kept = path.with_name(f'{path.name}.broken-{now:%Y%m%d-%H%M%S}')
   with tempfile.TemporaryDirectory(dir=path.parent, prefix='.rescue-') as directory:
     source, target = pathlib.Path(directory) / 'old.sqlite', pathlib.Path(directory) / path.name
     _copy(path, source)
+    _check_identity(source, path)
     with Diary(target) as new:
       saved = _save(source, new, path)
     wrong = None
@@ -119,6 +122,31 @@ def _copy(path: pathlib.Path, to: pathlib.Path) -> None:
     to.with_name(f'{to.name}-wal').write_bytes(log.repaired(beside.read_bytes(), size))
 
 
+def _check_identity(source: pathlib.Path, path: pathlib.Path) -> None:
+  """Another diary in this one's place, even under its log, would bring another life along."""
+  mark = whole.read_mark(path)
+  beside = source.with_name(f'{source.name}-wal')
+  aside = source.with_name('log')
+  for with_log in (True, False) if mark else ():
+    if not with_log and beside.exists():
+      os.rename(beside, aside)
+    connection = apsw.Connection(str(source), vfs=whole.vfs())
+    try:
+      connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+      identity = connection.execute('SELECT identity FROM state').get
+    except (apsw.Error, UnicodeDecodeError):
+      continue  # that is damaged, or of before there were marks
+    finally:
+      connection.close()
+    if mark and identity != mark.identity:
+      raise ValueError(
+        f'{path} is another diary than the one that was here: put the right one in its place, or '
+        f'remove {whole.mark_of(path)}; nothing was changed'
+      )
+  if aside.exists():
+    os.rename(aside, beside)
+
+
 def _seal_schema(f: BinaryIO, size: int) -> None:
   """Gives the pages that tell where tables are their checksums: there are no rows in them."""
   todo, done = [1], set()
@@ -143,13 +171,21 @@ def _seal_schema(f: BinaryIO, size: int) -> None:
 
 
 def _put(path: pathlib.Path, kept: pathlib.Path, new: pathlib.Path) -> None:
-  """The damaged one aside, the new one in its place. The mark is first to go: see whole.gone."""
-  for end in ('.mark', '-wal', ''):
-    with contextlib.suppress(FileNotFoundError):
-      os.rename(path.with_name(path.name + end), kept.with_name(kept.name + end))
-  path.with_name(f'{path.name}-shm').unlink(missing_ok=True)
+  """The damaged one aside, the new one in its place.
+
+  Until the last step the old mark is there: whoever opens the diary after a kill in between is told
+  that it is not whole.
+  """
+  mark, beside = whole.mark_of(path), path.with_name(f'{path.name}-wal')
+  if mark.exists():
+    shutil.copyfile(mark, whole.mark_of(kept))
+  if beside.exists() and beside.stat().st_size > 0:
+    os.rename(beside, kept.with_name(f'{kept.name}-wal'))
+  os.rename(path, kept)
+  for end in ('-wal', '-shm'):
+    path.with_name(f'{path.name}{end}').unlink(missing_ok=True)
   os.rename(new, path)
-  os.rename(whole.mark_of(new), whole.mark_of(path))
+  os.rename(whole.mark_of(new), mark)
   directory = os.open(path.parent, os.O_RDONLY)
   try:
     os.fsync(directory)

@@ -100,7 +100,7 @@ def trim(diary: Diary, chosen: Iterable[Experience], config: TrimConfig) -> Trim
     for e in diary.experiences(ids=[e.id for e in chosen]):
       if e.night is None:
         raise ValueError(f'experience {e.id} is not absorbed: no night that counts has learned it')
-      groups[e.session, e.speaker, e.time // _DAY].append(e)
+      groups[e.session, e.speaker, e.time // _DAY, e.night].append(e)
     for some in groups.values():
       summary = _summarise(diary, some, config)
       diary.archive([e.id for e in some], summary.id)
@@ -158,7 +158,8 @@ def _plain(e: Experience) -> str:
 
 
 def _summarise(diary: Diary, some: Sequence[Experience], config: TrimConfig) -> Experience:
-  """Appends the experience that stands for others of one speaker, day and conversation."""
+  """Appends what stands for others of one speaker, day, conversation and night that learned them:
+  a rollback gives all or none of them back."""
   first, last = some[0], some[-1]
   top = max((e.scores for e in some if e.scores), key=lambda s: s.importance, default=None)
   return diary.append(
