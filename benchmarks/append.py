@@ -8,7 +8,9 @@ rounds of 1,000, of which the medians count. Beside it, not judged: the same in 
 speakers at once, who share transactions, 256 in one transaction as an import does it, and what a
 bare `fdatasync` of as many bytes as an append writes costs on this disk just then. A busy machine
 shows first of all in that one: with more to run than cores, a process that slept on the disk waits
-for its turn. `--directory` is on the disk that counts; `--diary` appends to a copy of yours.
+for its turn. `--directory` is on the disk that counts; `--diary` appends to a copy of yours. At the
+end: how long it takes to close that
+diary (its digest), to open it again, and to open it as after a kill, when all of it is checked.
 Expected: 4 minutes on two cores.
 """
 
@@ -27,6 +29,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from benchmarks import common
+from dreaming.memory import whole
 from dreaming.memory.diary import Diary
 
 P99_BAR, RATE_BAR = 20.0, 300.0  # ms; experiences a second
@@ -100,6 +103,24 @@ def syncs(directory: pathlib.Path, count: int) -> list[float]:
   return seconds
 
 
+def reopened(diary: Diary) -> dict[str, float]:
+  """Seconds to close it, to open it, and to open it as after a kill; it is closed at the end."""
+  path, out = diary.path, {'close': common.timed(diary.close)}
+  start = time.perf_counter()
+  diary = Diary(path)
+  out['open'] = time.perf_counter() - start
+  diary.close()
+  mark = whole.read_mark(path)
+  marker = whole.Marker(path, mark.identity)
+  marker.note(mark.writes)  # not closed in order
+  marker.close()
+  start = time.perf_counter()
+  diary = Diary(path)
+  out['open_after_a_kill'] = time.perf_counter() - start
+  diary.close()
+  return out
+
+
 def main() -> int:
   p = common.parser(__doc__)
   p.add_argument('--directory', type=pathlib.Path, help='where the diaries are made')
@@ -114,7 +135,8 @@ def main() -> int:
       for end in ('', '-wal'):
         if (file := pathlib.Path(f'{args.diary}{end}')).exists():
           shutil.copy(file, f'{path}{end}')
-    with Diary(path) as diary, Diary(root / 'new.sqlite') as new:
+    with Diary(root / 'new.sqlite') as new:
+      diary = Diary(path)
       for _ in range(0 if args.diary else lived // 1_000):
         burst(diary, life, 1_000)
       one_by_one(diary, life, 100)  # from here on the log has its size
@@ -125,6 +147,7 @@ def main() -> int:
         rows['sync'].append(syncs(root, each // 4))
         rows['eight'].append(8 * (each // 4) / at_once(diary, each // 4))
         rows['burst'].append(256 / burst(diary, life, 256))
+      again = reopened(diary)
   took = {k: [statistics.mean(r) for r in rows[k]] for k in ('one', 'new', 'sync')}
   result.add('sync_ms', [1e3 * t for t in took['sync']], 'ms')
   result.add('sync_p99_ms', [1e3 * p99(r) for r in rows['sync']], 'ms')
@@ -132,6 +155,8 @@ def main() -> int:
   result.add('new_per_s', [1 / t for t in took['new']], '/s')
   result.add('eight_speakers_per_s', rows['eight'], '/s')
   result.add('one_transaction_per_s', rows['burst'], '/s')
+  for name, seconds in again.items():
+    result.add(name, seconds, 's')
   slow = result.add('p99', [1e3 * p99(r) for r in rows['one']], 'ms')
   rate = result.add('rate', [1 / t for t in took['one']], '/s')
   result.bar('p99_ms', slow, '<=', P99_BAR)

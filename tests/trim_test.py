@@ -57,7 +57,8 @@ def index_of(diary, near=()):
   vectors = np.eye(len(ids) + 1, dtype=np.float32)[: len(ids)]
   for a, b in near:
     vectors[ids.index(b)] = vectors[ids.index(a)]
-  return Index(np.array(ids), vectors)
+  order = np.argsort(ids)
+  return Index(np.array(ids)[order], vectors[order])
 
 
 def planned(diary, config=CONFIG, near=()):
@@ -111,9 +112,9 @@ def test_what_is_like_something_older_stays_and_the_same_words_do_not(diary):
 
 
 def test_an_older_one_behind_many_neighbours_is_found(diary):
-  older = say(diary, 'My parrot is called Kiwi.', importance=8.0)
-  newer = say(diary, 'My parrot is called Mango.', time=101 * DAY)
   later = [say(diary, f'The parrot {i}.', time=200 * DAY, importance=9.0).id for i in range(70)]
+  newer = say(diary, 'My parrot is called Mango.', time=101 * DAY)
+  older = say(diary, 'My parrot is called Kiwi.', importance=8.0)  # told later of an earlier day
   sleep(diary, [older.id, newer.id, *later])
   near = [(newer.id, i) for i in [older.id, *later]]
   assert planned(diary, near=near).chosen == ()

@@ -177,6 +177,15 @@ def test_what_is_damaged_while_nothing_is_written_is_noticed_at_the_next_opening
     Diary(path)
 
 
+def test_what_is_damaged_while_it_is_open_is_not_taken_for_what_was_closed(path):
+  with Diary(path) as diary:
+    harm(path, flip)
+    fill(diary, 1, 100)
+  assert whole.read_mark(path).closed == ''
+  with pytest.raises(ValueError, match='damaged'):
+    Diary(path)
+
+
 def test_a_harmless_change_is_told(path):
   harm(path, lambda data: data.extend(b'x' * 5000))
   with Diary(path) as diary:
@@ -259,7 +268,12 @@ def test_rescue_keeps_the_damaged_file_and_all_that_is_right(path):
     assert diary.append(time=1.0, speaker='x', content='x').id == 61
 
 
-@pytest.mark.parametrize('how', [log_flip, log_header, log_last])
+def log_number(data):
+  """Of one of the last pages: it is another one's from now on."""
+  data[-7 * (PAGE + 24) + 3] ^= 1
+
+
+@pytest.mark.parametrize('how', [log_flip, log_header, log_last, log_number])
 def test_rescue_finds_what_stands_behind_a_damaged_page_of_the_log(path, how):
   killed(path)
   harm(path.with_name('diary.sqlite-wal'), how)
@@ -320,6 +334,9 @@ def test_a_rescued_night_still_counts_and_an_unapproved_text_stays_so(path):
   with Diary(path) as diary:
     assert diary.active() == 1 and diary.experience(1).night == night
     assert diary.experience(foreign.id).trust is types.Trust.IMPORTED
+    # On the damaged page nobody can tell who had approved what.
+    assert {e.trust for e in diary.experiences()} == {types.Trust.IMPORTED, types.Trust.USER}
+    assert 1 < len(diary.unapproved()) < 50
 
 
 def manifest(night):
