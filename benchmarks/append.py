@@ -8,9 +8,9 @@ rounds of 1,000, of which the medians count. Beside it, not judged: the same in 
 speakers at once, who share transactions, 256 in one transaction as an import does it, and what a
 bare `fdatasync` of as many bytes as an append writes costs on this disk just then. A busy machine
 shows first of all in that one: with more to run than cores, a process that slept on the disk waits
-for its turn. `--directory` is on the disk that counts; `--diary` appends to a copy of yours. At the
-end: how long it takes to close that
-diary (its digest), to open it again, and to open it as after a kill, when all of it is checked.
+for its turn. `--directory` is on the disk that counts; `--diary` appends to a copy of yours. Last,
+how long it takes to close that diary (which takes its digest), to open it again, and to open it
+as after a kill, when all of it is checked.
 Expected: 4 minutes on two cores.
 """
 

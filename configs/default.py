@@ -75,7 +75,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.memory.trim.days = 90.0  # older than this
   c.memory.trim.below = 4.0  # and less important (1 to 10)
   c.memory.trim.keep = 1_000  # of the latest experiences, that stay however old they are
-  c.memory.trim.sentences = 2  # that stand for what a speaker said on a day, in a conversation
+  c.memory.trim.sentences = 3  # that stand for what a speaker said in a week
 
   # How profound an experience is: the mean of the parts of its scores, weighted by these. Whatever
   # they are, "remember this" gives it a place in the next night, and "forget that" takes it away.

@@ -174,7 +174,7 @@ def test_what_is_archived_is_neither_searched_nor_lost(diary, path, tmp_path):
 def test_a_summary_says_what_was_said_and_no_more(diary):
   ids, done = trimmed(diary)
   summary = diary.experience(done.summaries[0])
-  assert summary.content == 'Word0 was here. Word1 was here.'
+  assert summary.content == 'Word0 was here. Word1 was here. Word2 was here.'
   assert (summary.kind, summary.speaker, summary.session) == ('summary', 'Priya', 's')
   assert summary.trust is types.Trust.USER and summary.metadata['of'] == 6
   assert diary.summarised(summary.id) == ids
@@ -218,7 +218,7 @@ def test_forgetting_takes_the_archive_and_its_summary_along(diary, path):
 
 
 def test_trimming_happens_entirely_or_not_at_all(diary, monkeypatch):
-  ids = [say(diary, f'Talk {i}.', time=i * DAY).id for i in range(3)]
+  ids = [say(diary, f'Talk {i}.', time=8 * i * DAY).id for i in range(3)]
   sleep(diary, ids)
   before = diary.experiences()
   done = []
@@ -238,7 +238,7 @@ def test_trimming_happens_entirely_or_not_at_all(diary, monkeypatch):
 @hypothesis.given(acts=st.lists(st.tuples(st.sampled_from('tra'), st.sets(st.integers(1, 8)))))
 def test_whatever_is_done_nothing_is_lost_or_doubled(tmp_path_factory, acts):
   with Diary(tmp_path_factory.mktemp('d') / 'diary.sqlite') as diary:
-    ids = [say(diary, f'Word{i} again.', time=i * DAY / 3).id for i in range(8)]
+    ids = [say(diary, f'Word{i} again.', time=3 * i * DAY).id for i in range(8)]
     sleep(diary, ids)
     before = everything(diary)
     for act, some in acts:

@@ -18,7 +18,7 @@ from dreaming.memory.diary import Diary
 from dreaming.memory.index import Index
 from dreaming.types import Experience
 
-_DAY = 86_400.0  # seconds
+_DAY, _WEEK = 86_400.0, 604_800.0  # seconds
 _CHARS = 600  # of a summary
 _NEAR = 16  # neighbours that are looked at first for something older
 _CORRECTS = re.compile(
@@ -36,7 +36,7 @@ class TrimConfig:
   days: float = 90.0  # older than this
   below: float = 4.0  # and less important (1 to 10)
   keep: int = 1_000  # of the latest experiences, that stay however old they are
-  sentences: int = 2  # of a speaker's day in a conversation, that its summary repeats
+  sentences: int = 3  # of a speaker's week, that its summary repeats
 
   def __post_init__(self):
     if not self.days >= 0:
@@ -100,7 +100,7 @@ def trim(diary: Diary, chosen: Iterable[Experience], config: TrimConfig) -> Trim
     for e in diary.experiences(ids=[e.id for e in chosen]):
       if e.night is None:
         raise ValueError(f'experience {e.id} is not absorbed: no night that counts has learned it')
-      groups[e.session, e.speaker, e.time // _DAY, e.night].append(e)
+      groups[e.speaker, e.time // _WEEK, e.night].append(e)
     for some in groups.values():
       summary = _summarise(diary, some, config)
       diary.archive([e.id for e in some], summary.id)
@@ -158,8 +158,8 @@ def _plain(e: Experience) -> str:
 
 
 def _summarise(diary: Diary, some: Sequence[Experience], config: TrimConfig) -> Experience:
-  """Appends what stands for others of one speaker, day, conversation and night that learned them:
-  a rollback gives all or none of them back."""
+  """Appends what stands for others of one speaker, week, and night that learned them: a rollback
+  gives all or none of them back."""
   first, last = some[0], some[-1]
   top = max((e.scores for e in some if e.scores), key=lambda s: s.importance, default=None)
   return diary.append(
@@ -169,7 +169,7 @@ def _summarise(diary: Diary, some: Sequence[Experience], config: TrimConfig) -> 
     content=_summary(some, config.sentences),
     scores=top and dataclasses.replace(top, feedback=0.0),
     trust=min(e.trust for e in some),
-    session=first.session,
+    session=first.session if len({e.session for e in some}) == 1 else '',
     metadata={'of': len(some), 'since': first.time, 'until': last.time},
   )
 
