@@ -369,6 +369,18 @@ def test_random_damage_never_passes_and_is_rescued_truly(path):
 # ---- Versions ----
 
 
+def test_where_there_are_no_checksums_none_are_left_to_go_stale(path, monkeypatch):
+  monkeypatch.setattr(whole, 'vfs', lambda: None)
+  with pytest.raises(ValueError, match='cannot write: install'):
+    Diary(path)
+  bare = path.with_name('bare.sqlite')
+  with Diary(bare) as diary:
+    fill(diary)
+  harm(bare, flip)
+  with pytest.raises(ValueError, match='digest'):
+    Diary(bare)
+
+
 def test_an_earlier_version_gets_its_checksums_and_digests(tmp_path):
   import apsw
 

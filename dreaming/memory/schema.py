@@ -267,6 +267,11 @@ def connect(path: pathlib.Path) -> Opened:
         version = _version(connection, path)
       closed = mark.closed if mark and whole.as_closed(path, mark) else ''
       remark = _check(connection, path, version, mark, closed)
+      if whole.vfs() is None and connection.reserve_bytes(None, -1) == whole.RESERVED:
+        raise ValueError(
+          f'the pages of {path} have checksums, which this apsw cannot write: install one whose '
+          'apsw.sqlite_extra has cksumvfs'
+        )
       if whole.vfs() and version == 0:
         connection.reserve_bytes(None, whole.RESERVED)
       _ready(connection)

@@ -117,8 +117,9 @@ class Store:
     with self._lock:
       if not work.over:
         some = [self._waiting.popleft() for _ in range(min(len(self._waiting), _TOGETHER))]
-        if work not in some:  # many came first: they are not kept waiting for it
-          self._waiting.remove(work)
+        if work not in some:  # many came first, or whoever took it was interrupted
+          with contextlib.suppress(ValueError):
+            self._waiting.remove(work)
           some.append(work)
         self._write_all(some)
     if work.error is not None:
@@ -136,9 +137,9 @@ class Store:
     except Exception as e:
       for work in some:
         work.error = work.error or e
-    except BaseException:  # of this thread alone: the others hear that they were not written
+    except BaseException:  # of this thread alone: nothing of the others' is acknowledged
       for work in some:
-        work.error = OSError('the diary was interrupted while it wrote: try again')
+        work.error = OSError('interrupted while it was written: look if it is there, or try again')
       raise
     finally:
       for work in some:
@@ -172,7 +173,10 @@ class Store:
         self._connection.execute('ROLLBACK')
       raise
     if writes is not None:
-      self._marker.note(writes)
+      with contextlib.suppress(
+        OSError
+      ):  # it is on the disk, and a mark that is behind does no harm
+        self._marker.note(writes)
 
   def _require(self, what: str, number: int) -> None:
     sql = {
