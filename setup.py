@@ -57,7 +57,7 @@ setuptools.setup(
   python_requires='>=3.12',  # as gemma 4 does; wheels of everything pinned exist for 3.12 and 3.13
   install_requires=[
     'absl-py>=2.3',
-    'apsw>=3.51.3',  # earlier SQLites have the WAL-reset bug
+    'apsw>=3.54.1',  # its SQLite has no WAL-reset bug, and it brings the checksum VFS
     'flax>=0.12',
     'gguf>=0.19',
     'jax>=0.12',

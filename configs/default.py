@@ -70,6 +70,13 @@ def get_config() -> ml_collections.ConfigDict:
   c.memory.min_evidence = 2.6  # nats that speak for a reply from notes, from which it is given
   c.memory.sure_evidence = 3.6  # from which it is given whatever the weights say
   c.memory.retell = True  # reply with the note's sentence, not with the word read in it
+  # What --mode=trim and /trim move to the archive, where it is neither recalled nor lost: what a
+  # night has learned, that is neither pinned by feedback nor a correction. Nothing goes by itself.
+  c.memory.trim = ml_collections.ConfigDict()
+  c.memory.trim.days = 90.0  # older than this
+  c.memory.trim.below = 4.0  # and less important (1 to 10)
+  c.memory.trim.keep = 1_000  # of the latest experiences, that stay however old they are
+  c.memory.trim.sentences = 3  # that stand for what a speaker said in a week
 
   # How profound an experience is: the mean of the parts of its scores, weighted by these. Whatever
   # they are, "remember this" gives it a place in the next night, and "forget that" takes it away.

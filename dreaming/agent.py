@@ -24,7 +24,7 @@ from dreaming.brain import chat
 from dreaming.days import Day
 from dreaming.memory import embed, rating
 from dreaming.memory.recall import Recalled
-from dreaming.recollection import Recollection
+from dreaming.trimming import Trimming
 from dreaming.types import Dream, Experience, Generation, Media
 
 if TYPE_CHECKING:  # a second of imports that only a night needs
@@ -54,13 +54,14 @@ class State:
   active: int
   generations: int
   experiences: int
+  archived: int  # that are neither recalled nor searched
   unconsumed: int
   dreams: int
   nights: tuple[tuple[int, str], ...]  # (number, state)
   open_night: int | None
 
 
-class Agent(Recollection):
+class Agent(Trimming):
   """One identity, for as long as it is open: see Life for what may go wrong then.
 
   Args:
@@ -299,6 +300,7 @@ class Agent(Recollection):
       active=diary.active(),
       generations=len(diary.generations()),
       experiences=len(diary.experiences()),
+      archived=len(diary.archived()),
       unconsumed=len(diary.experiences(unconsumed=True)),
       dreams=len(diary.dreams()),
       nights=tuple((n.number, n.state) for n in diary.nights()),
@@ -311,7 +313,10 @@ class Agent(Recollection):
 
   def rollback(self, number: int | None = None) -> int:
     """Lets an earlier generation serve again, by default the parent; returns its number."""
+    before = len(self.diary.archived())
     mind = self.identity.rollback(number)
+    if len(self.diary.archived()) != before:  # what is no longer in the weights came back
+      self.renew_indexes()
     self._turns.clear()
     return mind.generation
 
@@ -325,8 +330,7 @@ class Agent(Recollection):
     """
     gone = self.diary.experiences(ids=ids)
     count = self.diary.forget(e.id for e in gone)
-    kept = self.diary.digests()
-    for digest in {m.digest for e in gone for m in e.media} - kept:
+    for digest in {m.digest for e in gone for m in e.media} - self.diary.digests():
       self.media.remove(digest)
     self.renew_indexes()
     self._turns.clear()

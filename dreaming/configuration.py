@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 if TYPE_CHECKING:
   from dreaming.memory import score
+  from dreaming.memory import trim as trim_lib
   from dreaming.sleep import night as night_lib
 
 
@@ -90,6 +91,13 @@ def weights(config: ConfigDict) -> score.ProfoundnessWeights:
   from dreaming.memory import score
 
   return group(config, 'score', score.ProfoundnessWeights)
+
+
+def trim(config: ConfigDict) -> trim_lib.TrimConfig:
+  """What goes to the archive. Raises ValueError as `group` does."""
+  from dreaming.memory import trim as trim_lib
+
+  return _build('config.memory.trim', dict(config.memory.trim), trim_lib.TrimConfig)
 
 
 def days(config: ConfigDict) -> tuple[str, ...]:

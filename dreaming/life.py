@@ -43,8 +43,9 @@ class Life:
     self._decode = configuration.group(config, 'decode', configuration.DecodeConfig)
     self._model = configuration.group(config, 'model', weights.ModelConfig)
     self._memory = configuration.group(
-      config, 'memory', recall_lib.RecallConfig, beside=('embedder', 'encoder')
+      config, 'memory', recall_lib.RecallConfig, beside=('embedder', 'encoder', 'trim')
     )
+    self._trim = configuration.trim(config)
     self._weights = configuration.weights(config)
     self._senses = configuration.group(config, 'senses', perception.SensesConfig)
     self._mesh = configuration.group(config, 'mesh', sharding.MeshConfig)

@@ -37,8 +37,12 @@ def run(mode: str, config: ConfigDict, carried: Mapping[str, str | None] | None 
     logging.set_verbosity(logging.WARNING)  # Orbax tells a dozen lines of each checkpoint
   console = Console(highlight=False)
   transfer.check(mode, carried or {})
+  if mode == 'rescue':
+    return transfer.rescue(config, console)
   lived = _days(config) if mode in ('live', 'life', 'examine') else []
   with Agent(config) as agent:
+    if agent.diary.remark:
+      print(f'dreaming: {agent.diary.remark}', file=sys.stderr)
     if mode == 'chat':
       return terminal.run(agent)
     if mode in transfer.MODES:
@@ -105,7 +109,8 @@ def status(agent: Agent, console: Console) -> int:
   lines = [
     f'identity      {s.workdir}',
     f'serving       {serving}, of {s.generations} promoted',
-    f'diary         {s.experiences} experiences, {s.unconsumed} of them not slept over',
+    f'diary         {s.experiences} experiences, {s.unconsumed} of them not slept over'
+    + (f'; {s.archived} archived' if s.archived else ''),
     f'nights        {", ".join(f"{n} {state}" for n, state in s.nights) or "none"}',
     f'dreams        {s.dreams}',
   ]
@@ -148,7 +153,7 @@ def _days(config: ConfigDict) -> list[Day | None]:
 
 def talk(agent: Agent, day: Day, console: Console) -> None:
   """Lives a day. What the diary has of it already, since an earlier run was cut off, is skipped."""
-  known = {(e.time, e.speaker, e.content) for e in agent.diary.experiences()}
+  known = {(e.time, e.speaker, e.content) for e in agent.diary.experiences(archived=None)}
   new = [x for x in day.interactions if (x.time, x.user, x.text) not in known]
   if len(new) < len(day.interactions):
     had = len(day.interactions) - len(new)

@@ -2,10 +2,10 @@
 
   python -m dreaming.main --config=configs/gemma3_270m.py [--mode=MODE] [--config.FIELD=VALUE ...]
   live     live the days of config.life.days ('-': stdin), sleep after each; life: what is forgotten
-  chat     talk in the terminal (/help)
-  sleep    one night over what was said since the last; prepare: make ahead what it needs
+  chat     talk in the terminal; sleep: one night; prepare: make ahead what a first one would
   examine  ask the days' questions in four arms; status: who serves, what the diary holds
   import   --files=A,B [--format=F]; export --to=A.jsonl or DIR; approve [--session=S | --ids=1,2]
+  trim     list, or [--do=archive | --do=restore [--ids=1,2]]; rescue: what a damaged diary holds
 configs/default.py has all fields. Exits with 0, 1 nothing learnt, 2 a mistake, 130 interrupted."""
 
 import pathlib
@@ -17,9 +17,9 @@ from ml_collections import config_flags
 
 _DEFAULT = str(pathlib.Path(__file__).parents[1] / 'configs' / 'gemma3_270m.py')
 _CONFIG = config_flags.DEFINE_config_file('config', _DEFAULT, lock_config=True)
-_MODES = 'live life chat sleep examine status prepare import export approve'.split()
-_MODE = flags.DEFINE_enum('mode', 'live', _MODES, '')
-_CARRY = {n: flags.DEFINE_string(n, None, '') for n in 'files format to session ids'.split()}
+_MODES = 'live life chat sleep examine status prepare import export approve trim rescue'
+_MODE = flags.DEFINE_enum('mode', 'live', _MODES.split(), '')
+_CARRY = {n: flags.DEFINE_string(n, None, '') for n in 'files format to session ids do'.split()}
 
 
 def main(_: list[str]) -> None:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import os
 import pathlib
@@ -23,6 +24,7 @@ from dreaming.sleep import metrics
 from dreaming.sleep.outcome import Outcome
 
 if TYPE_CHECKING:
+  from dreaming.memory import trim
   from dreaming.sleep.night import Progress as NightProgress
 
 RESULT = 'result.json'
@@ -114,6 +116,29 @@ def show_night(night: Mapping[str, Any], console: Console) -> None:
   spent = ', '.join(f'{step} {s:.0f} s' for step, s in night['seconds'].items())
   if spent:
     console.print(f'Night {night["number"]}: {spent}', highlight=False)
+
+
+# ---- The archive ----
+
+
+def trimmable(plan: trim.Plan) -> list[str]:
+  """What would go to the archive, a line each, and how much stays for which reason."""
+  lines = []
+  for e in plan.chosen:
+    when = datetime.datetime.fromtimestamp(e.time, datetime.UTC)
+    importance = e.scores.importance if e.scores else 0.0
+    text = ' '.join(e.content.split())
+    text = text if len(text) <= 120 else text[:117] + '...'
+    lines.append(f'{e.id:>4}  {when:%Y-%m-%d}  {importance:4.1f}  {e.speaker}: {text}')
+  lines.append(f'{len(plan.chosen):,} experiences are old, unimportant and learned')
+  return lines + [f'{count:>7,} stay: {reason}' for reason, count in plan.kept.items()]
+
+
+def trimmed(done: trim.Trimmed) -> str:
+  """What went there, in one line."""
+  if not done.archived:
+    return 'nothing is old, unimportant and learned: all stays as it is'
+  return f'{len(done.archived):,} experiences are archived, {len(done.summaries):,} summaries stay'
 
 
 def _percent(share: float | None) -> str:

@@ -32,6 +32,8 @@ HELP = """\
 /remember [TEXT]  the same as /up, or: keep TEXT, without a reply
 /show FILE [TEXT] look at a picture or hear a sound, with what you say about it: kept as others'
                   words, recalled and not dreamt of
+/trim [now]       what is old, unimportant and learned, or move it to the archive now
+/archive [TEXT]   what is archived; /restore 3,4 (or all) brings it back
 /voice FILE       a voice note of yours: its words are yours, and are answered
 /help, /quit      this, and the end"""
 
@@ -103,6 +105,9 @@ class _Chat:
       '/remember': self._remember,
       '/show': self._show,
       '/voice': self._voice,
+      '/trim': self._trim,
+      '/archive': self._archive,
+      '/restore': self._restore,
     }
 
   # ---- Loops ----
@@ -203,6 +208,29 @@ class _Chat:
         self._say(f'{f.state:<10} {f.text[:80]}' + (f'  ({shares})' if shares else ''))
     counts = [f'{sum(f.state == s for f in facts)} {s}' for s in ledger.STATES]
     self._say(', '.join(c for c in counts if not c.startswith('0 ')) or 'nothing was told yet')
+
+  def _trim(self, rest: str) -> None:
+    if rest not in ('', 'now'):
+      raise ValueError(f'/trim {_line(rest)}: say /trim for a list, or /trim now')
+    if rest:
+      self._say(report.trimmed(self._agent.trim()))
+    else:
+      for line in report.trimmable(self._agent.trimmable()):
+        self._say(line)
+
+  def _archive(self, query: str) -> None:
+    found = self._agent.archived(query or None)
+    for e in found:
+      self._say(f'{e.id:>4}  {_date(e.time)}  {e.speaker}: {_line(e.content)}')
+    if not found:
+      self._say('nothing of it is archived' if query else 'nothing is archived')
+
+  def _restore(self, rest: str) -> None:
+    ids = None if rest == 'all' else [i.strip() for i in rest.split(',')]
+    if ids is not None and not all(i.isdecimal() for i in ids):
+      raise ValueError('/restore takes ids with commas between, or all: /archive lists them')
+    count = self._agent.restore(None if ids is None else map(int, ids))
+    self._say(f'{count:,} back from the archive')
 
   def _dreams(self, _: str) -> None:
     dreams = self._agent.dreams()

@@ -1,16 +1,19 @@
-"""The modes that carry experiences in and out: import, export, approve."""
+"""The modes that carry experiences in and out: import, export, approve, trim, rescue."""
 
 from __future__ import annotations
 
 import datetime
 import pathlib
+import shutil
 from collections.abc import Mapping
 
+from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from dreaming import terminal
+from dreaming import report, terminal
 from dreaming.agent import Agent
+from dreaming.identity.bluegreen import IdentityLock
 from dreaming.memory.imports.item import Refused
 from dreaming.memory.imports.run import Report
 
@@ -18,6 +21,7 @@ MODES: Mapping[str, tuple[str, ...]] = {
   'import': ('files', 'format'),
   'export': ('to',),
   'approve': ('session', 'ids'),
+  'trim': ('do', 'ids'),
 }
 """Mode -> the flags that are for it alone."""
 
@@ -37,6 +41,11 @@ def check(mode: str, flags: Mapping[str, str | None]) -> None:
   needed = {'import': 'files', 'export': 'to'}.get(mode)
   if needed and not flags.get(needed):
     raise ValueError(f'--mode={mode} needs --{needed}=...')
+  do, ids = flags.get('do'), flags.get('ids')
+  if do not in (None, 'archive', 'restore'):
+    raise ValueError(f'--do={do} is unknown: take archive or restore, or nothing for a list')
+  if mode == 'trim' and ids is not None and do != 'restore':
+    raise ValueError('--ids goes with --do=restore: config.memory.trim says what is archived')
   if flags.get('session') is not None and flags.get('ids') is not None:
     raise ValueError('--session and --ids both say what to approve: give one')
 
@@ -48,6 +57,8 @@ def run(agent: Agent, mode: str, flags: Mapping[str, str | None], console: Conso
     return bring(agent, paths, flags.get('format'), console)
   if mode == 'export':
     return take(agent, pathlib.Path(str(flags['to'])).expanduser(), console)
+  if mode == 'trim':
+    return trim(agent, flags.get('do'), flags.get('ids'), console)
   return approve(agent, flags.get('session'), flags.get('ids'), console)
 
 
@@ -62,7 +73,7 @@ def bring(agent: Agent, paths: list[pathlib.Path], format: str | None, console: 
     try:
       with log.open('w', encoding='utf-8', errors='replace') as file, _bar(console) as bar:
         task = bar.add_task(f'Importing {terminal.printable(path.name)}', total=None)
-        report = agent.import_file(
+        done = agent.import_file(
           path,
           format=format,
           progress=lambda done, total, bar=bar, task=task: bar.update(
@@ -75,8 +86,8 @@ def bring(agent: Agent, paths: list[pathlib.Path], format: str | None, console: 
       _say(console, f'{path}: refused: {e}')
       code = 1
       continue
-    _show(report, log, console)
-    code = code or int(report.damaged > 0)
+    _show(done, log, console)
+    code = code or int(done.damaged > 0)
   if agent.diary.waiting():
     _say(console, 'Nothing that was imported is dreamt of before --mode=approve lets it.')
   return code
@@ -102,29 +113,69 @@ def approve(agent: Agent, session: str | None, ids: str | None, console: Console
     _say(console, "Approve with --session=NAME, a pattern such as --session='chatgpt/*', or --ids=")
     return 0
   if ids is not None:
-    try:
-      chosen = [int(i) for i in ids.split(',')]
-    except ValueError:
-      raise ValueError(f'--ids={ids!r}: give numbers with commas between') from None
+    chosen = _numbers(ids)
   elif not (chosen := agent.diary.unapproved(session)):
     raise ValueError(f'nothing waits in a session {session!r}: --mode=approve lists what does')
   _say(console, f'{agent.approve(chosen):,} experiences are approved: nights may dream of them')
   return 0
 
 
-def _show(report: Report, log: pathlib.Path, console: Console) -> None:
-  for line in report.lines[:_SHOWN]:
+def trim(agent: Agent, do: str | None, ids: str | None, console: Console) -> int:
+  """Lists what would go to the archive, moves it there, or brings it back."""
+  if do == 'restore':
+    count = agent.restore(None if ids is None else _numbers(ids))
+    _say(console, f'{count:,} experiences are back from the archive')
+  elif do == 'archive':
+    _say(console, report.trimmed(agent.trim()))
+  else:
+    for line in report.trimmable(agent.trimmable()):
+      _say(console, line)
+    _say(console, 'Nothing was changed: --do=archive moves them, --do=restore brings them back.')
+  return 0
+
+
+def rescue(config: ConfigDict, console: Console) -> int:
+  """Puts a new diary in the place of a damaged one; 1 when a part of it could not be saved."""
+  from dreaming.memory import rescue as rescue_lib
+
+  path = pathlib.Path(config.workdir).expanduser() / 'diary.sqlite'
+  if not path.exists():
+    raise ValueError(f'there is no diary {path}: give its --config.workdir')
+  with IdentityLock(path.parent):
+    done = rescue_lib.rescue(path)
+    shutil.rmtree(path.parent / 'index', ignore_errors=True)  # made anew when it is needed
+  _say(console, f'{done.experiences:,} experiences are saved in {done.path}')
+  if done.damaged:
+    ids = ', '.join(map(str, done.damaged_ids[:_SHOWN])) + ', ...' * (
+      len(done.damaged_ids) > _SHOWN
+    )
+    _say(console, f'not as they were, and left out: {ids}; what is left of them: {done.damaged}')
+  for table, count in done.left.items():
+    _say(console, f'{count:,} or more rows of the table {table} could not be saved')
+  _say(console, f'the damaged file is kept as {done.kept}')
+  return 1 if done.damaged or done.left else 0
+
+
+def _numbers(ids: str) -> list[int]:
+  try:
+    return [int(i) for i in ids.split(',')]
+  except ValueError:
+    raise ValueError(f'--ids={ids!r}: give numbers with commas between') from None
+
+
+def _show(done: Report, log: pathlib.Path, console: Console) -> None:
+  for line in done.lines[:_SHOWN]:
     _say(console, f'  {line.place}: {line.why}')
-  left = report.skipped + report.damaged
+  left = done.skipped + done.damaged
   if left > _SHOWN:
     _say(console, f'  and {left - _SHOWN:,} more, all in {log}')
-  for why, count in report.reasons.items() if left > _SHOWN else ():
+  for why, count in done.reasons.items() if left > _SHOWN else ():
     _say(console, f'  {count:>7,} x {why}')
-  others = f', {report.other:,} files of the archive left alone' if report.other else ''
+  others = f', {done.other:,} files of the archive left alone' if done.other else ''
   _say(
     console,
-    f'{report.path} ({", ".join(report.formats)}): {report.added:,} new, {report.known:,} known '
-    f'already, {report.skipped:,} skipped, {report.damaged:,} damaged{others}',
+    f'{done.path} ({", ".join(done.formats)}): {done.added:,} new, {done.known:,} known '
+    f'already, {done.skipped:,} skipped, {done.damaged:,} damaged{others}',
   )
 
 

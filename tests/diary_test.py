@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import apsw
 import hypothesis
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from dreaming import types
-from dreaming.memory import schema
+from dreaming.memory import schema, store
 from dreaming.memory.diary import Diary
 
 
@@ -143,7 +144,7 @@ def test_bad_messages_are_refused_in_one_line_and_nothing_is_kept(diary, fields,
     "UPDATE experiences SET response = 'forged'",
     'UPDATE experiences SET time = 0',
     'DELETE FROM experiences',
-    "INSERT OR REPLACE INTO experiences VALUES (2, 0, 'chat', 'x', 'forged', '', 2, '', '{}')",
+    "INSERT OR REPLACE INTO experiences VALUES (2, 0, 'chat', 'x', 'forged', '', 2, '', '{}', x'')",
     "UPDATE media SET description = 'forged'",
     'DELETE FROM media',
   ],
@@ -364,6 +365,42 @@ def test_threads_and_a_second_connection_lose_nothing(path):
     for thread in threads:
       thread.join()
     assert len(one.experiences()) == len(two.experiences()) == 30
+
+
+def test_threads_that_wait_share_a_transaction_and_a_bad_write_fails_alone(diary):
+  commits, said, failed = [], [], []
+  diary._connection.set_commit_hook(lambda: commits.append(1) or False)
+
+  def work(i):
+    scores = types.Scores(importance=float('nan') if i == 3 else 1.0)  # SQLite has no NaN
+    try:
+      said.append(say(diary, str(i), scores=scores))
+    except apsw.ConstraintError:
+      failed.append(i)
+
+  threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+  with diary.transaction():
+    for thread in threads:
+      thread.start()
+    while len(diary._waiting) < 8:
+      time.sleep(0.001)
+  for thread in threads:
+    thread.join(timeout=60)
+  assert failed == [3] and len(commits) == 2  # one of them is empty, of the thread that held it
+  assert sorted(e.content for e in diary.experiences()) == [c for c in '01234567' if c != '3']
+  assert {e.id: e for e in diary.experiences()} == {e.id: e for e in said}
+  assert [*diary.by_words('3', 5)] == []
+
+
+def test_an_interrupted_write_is_told_to_all_who_share_it(diary, monkeypatch):
+  other = store._Work(lambda: diary._run("INSERT INTO imported VALUES ('x', 1)"))
+  diary._waiting.append(other)
+  with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+    m.setattr(Diary, '_append', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    say(diary)
+  assert other.over and 'interrupted' in str(other.error)
+  assert diary.known(['x']) == set() and diary.experiences() == []
+  assert say(diary).id == 1
 
 
 def corrupt_header(path):

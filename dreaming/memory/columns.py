@@ -134,7 +134,7 @@ class Columns(Store):
       return table
 
   def drop_columns(self) -> None:
-    """They are read anew: what was forgotten must not stay in memory."""
+    """They are read anew: what was forgotten or archived must not stay in memory."""
     self._table = None
 
   def folded(self, table: Table, rows: Sequence[int]) -> list[str]:
@@ -158,7 +158,8 @@ class Columns(Store):
 
   def _refresh(self, table: Table) -> None:
     new: list[Any] = self._run(
-      'SELECT id, time, speaker, session, content FROM experiences WHERE id > ? ORDER BY id',
+      'SELECT id, time, speaker, session, content FROM experiences WHERE id > ?'
+      ' AND id NOT IN (SELECT experience FROM archived) ORDER BY id',
       (table.newest,),
     )
     if new:

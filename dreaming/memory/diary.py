@@ -19,11 +19,17 @@ from typing import Any
 import numpy as np
 
 from dreaming import types
+from dreaming.memory import whole
+from dreaming.memory.archive import SUMMARY
 from dreaming.memory.imported import Imported
 from dreaming.memory.store import dump
 from dreaming.memory.words import Words
 
 _FIRST, _LAST = -62_135_596_800.0, 253_402_300_800.0  # Unix seconds of the years 1 and 10000
+_IN_ARCHIVE = {
+  False: 'NOT IN (SELECT experience FROM archived)',
+  True: 'IN (SELECT experience FROM archived)',
+}
 
 
 class Diary(Words, Imported):
@@ -76,20 +82,43 @@ class Diary(Words, Imported):
     texts = {'message': content, 'response': response, 'metadata': dump(metadata or {})}
     for what, text in texts.items():
       self._check_size(what, text)
-    with self.transaction():
-      self._run(
-        'INSERT INTO experiences (time, kind, speaker, content, response, trust, session, metadata)'
-        ' VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
-        (float(time), kind, speaker, content, response, int(trust), session, texts['metadata']),
-      )
-      id = self._connection.last_insert_rowid()
-      for place, m in enumerate(media):
-        values = (id, place, m.kind, m.digest, m.description)
-        self._run('INSERT INTO media VALUES (?, ?, ?, ?, ?)', values)
-      self._run('INSERT INTO words (rowid, text) SELECT id, text FROM texts WHERE id = ?', (id,))
-      if scores is not None:
-        self.set_scores(id, scores)
+    row = (float(time), kind, speaker, content, response, int(trust), session, texts['metadata'])
+    return self._shared(lambda: self._append(row, tuple(media), scores))
+
+  def _append(
+    self, row: tuple, media: tuple[types.Media, ...], scores: types.Scores | None
+  ) -> types.Experience:
+    time, kind, speaker, content, response, trust, session, metadata = row
+    seen = json.dumps([[m.kind, m.digest, m.description] for m in media])
+    digest = whole.experience_digest(
+      time, kind, speaker, content, response, session, metadata, seen
+    )
+    self._run(
+      'INSERT INTO experiences'
+      ' (time, kind, speaker, content, response, trust, session, metadata, digest)'
+      ' VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)',
+      (*row, digest),
+    )
+    id = self._connection.last_insert_rowid()
+    for place, m in enumerate(media):
+      values = (id, place, m.kind, m.digest, m.description)
+      self._run('INSERT INTO media VALUES (?, ?, ?, ?, ?)', values)
+    self._run('INSERT INTO words (rowid, text) SELECT id, text FROM texts WHERE id = ?', (id,))
+    if scores is not None:
+      self.set_scores(id, scores)
       return self.experience(id)
+    return types.Experience(  # what reading it back would give, at a third of the cost
+      id=id,
+      time=time,
+      kind=kind,
+      speaker=speaker,
+      content=content,
+      response=response,
+      media=media,
+      trust=types.Trust(trust),
+      session=session,
+      metadata=json.loads(metadata),
+    )
 
   def experience(self, id: int) -> types.Experience:
     """One experience. Raises ValueError when there is none with this id."""
@@ -106,12 +135,14 @@ class Diary(Words, Imported):
     ids: Iterable[int] | None = None,
     limit: int | None = None,
     newest_first: bool = False,
+    archived: bool | None = False,
   ) -> list[types.Experience]:
     """Experiences in order of time, those of since <= time < until.
 
     Args:
       unconsumed: only those that no night in the active generation's lineage has consumed.
-      ids: only these; ids that do not exist are left out.
+      ids: only these, archived or not; ids that do not exist are left out.
+      archived: only those in the archive, or (None) those, too.
     """
     where, values = ['1'], []
     if since is not None:
@@ -119,7 +150,9 @@ class Diary(Words, Imported):
     if until is not None:
       where, values = where + ['e.time < ?'], values + [until]
     if unconsumed:
-      where += ['night IS NULL']
+      where += [f"night IS NULL AND e.kind != '{SUMMARY}'"]
+    if archived is not None and ids is None:
+      where += [f'e.id {_IN_ARCHIVE[archived]}']
     if ids is not None:
       where += ['e.id IN (SELECT value FROM json_each(?))']
       values += [json.dumps([int(i) for i in ids])]
@@ -150,12 +183,18 @@ class Diary(Words, Imported):
     kind: str | None = None,
     session: str | None = None,
     limit: int | None = None,
+    archived: bool | None = False,
   ) -> list[int]:
-    """Ids of the latest experiences, of all or of one speaker, kind or session, newest first."""
+    """Ids of the latest experiences, of all or of one speaker, kind or session, newest first.
+
+    Args:
+      archived: only those in the archive, or (None) those, too.
+    """
     asked = {'speaker =': speaker, 'kind =': kind, 'session =': session}
     asked |= {'time >=': since, 'time <': until}
     asked = {k: v for k, v in asked.items() if v is not None}
     where = ' AND '.join(f'{k} ?' for k in asked) or '1'
+    where += '' if archived is None else f' AND id {_IN_ARCHIVE[archived]}'
     rows = self._run(
       f'SELECT id FROM experiences WHERE {where} ORDER BY time DESC, id DESC LIMIT ?',
       (*asked.values(), -1 if limit is None else limit),
@@ -177,16 +216,20 @@ class Diary(Words, Imported):
     """Deletes experiences and all that was derived from them here; returns how many they were.
 
     Dreams that have one of them as a source go, and what the nights that dreamt of them or
-    consumed them kept for their next step. Weights are another matter: the manifests of the
+    consumed them kept for their next step; so does a summary that stands for one, and the others
+    that it stands for come back from the archive. Weights are another matter: the manifests of the
     generations that learned from them still name their ids.
 
     Raises:
-      ValueError: a night is running.
+      ValueError: a night is running, or one of them is a summary.
     """
-    ids = json.dumps([int(i) for i in ids])
+    chosen = {int(i) for i in ids}
+    ids = json.dumps(sorted(chosen))
     with self.transaction():
       if (number := self.open_night()) is not None:
         raise ValueError(f'night {number} is not over: let it end before forgetting')
+      self._no_summary(ids)
+      self.restore(chosen)  # with those that the same summaries stand for
       chosen = 'experience IN (SELECT value FROM json_each(?1))'
       self._run('UPDATE state SET forgetting = 1')
       self._run(
@@ -203,6 +246,14 @@ class Diary(Words, Imported):
     self._run('PRAGMA wal_checkpoint(TRUNCATE)')  # or the text would stay in the log
     self.drop_columns()
     return count
+
+  def _no_summary(self, ids: str) -> None:
+    for (id,) in self._run(
+      'SELECT id FROM experiences WHERE kind = ? AND id IN (SELECT value FROM json_each(?))',
+      (SUMMARY, ids),
+    ):
+      others = ', '.join(map(str, self.summarised(id)[:20]))
+      raise ValueError(f'experience {id} is a summary: forget those that it stands for ({others})')
 
   def digests(self) -> set[str]:
     """Of all media that any experience has."""
@@ -236,8 +287,8 @@ class Diary(Words, Imported):
   def unembedded(self, embedder: str) -> list[int]:
     """Ids of experiences that have no vector of this embedder yet, rising."""
     rows = self._run(
-      'SELECT id FROM experiences WHERE id NOT IN'
-      ' (SELECT experience FROM embeddings WHERE embedder = ?) ORDER BY id',
+      'SELECT id FROM experiences WHERE id NOT IN (SELECT experience FROM embeddings'
+      f' WHERE embedder = ?) AND id {_IN_ARCHIVE[False]} ORDER BY id',
       (embedder,),
     )
     return [i for (i,) in rows]

@@ -1,7 +1,8 @@
 """A diary as files for others: JSON Lines, or a data set that TFDS and ArrayRecord readers open.
 
-Both hold every experience in order of time, whatever its trust, which is among the fields. Both are
-written beside their place and renamed when whole; neither replaces what is there.
+Both hold every experience in order of time, the archived ones too, whatever its trust, which is
+among the fields; summaries are left out, since what they stand for is there. Both are written
+beside their place and renamed when whole; neither replaces what is there.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from dreaming import types
+from dreaming.memory.archive import SUMMARY
 from dreaming.memory.diary import Diary
 
 Progress = Callable[[int, int], None]
@@ -60,7 +62,7 @@ def array_record(
     OSError: it cannot be written.
   """
   directory = _free(directory)
-  ids = diary.ids()[::-1]  # the oldest first
+  ids = _ids(diary)
   if not ids:
     raise ValueError('the diary is empty: there is nothing to export')
   try:
@@ -150,12 +152,18 @@ def _builder(tfds: Any) -> type:
 
 
 def _experiences(diary: Diary, progress: Progress | None) -> Iterator[types.Experience]:
-  ids = diary.ids()[::-1]  # the oldest first
+  ids = _ids(diary)
   for start in range(0, len(ids), _AT_ONCE):
     some = diary.experiences(ids=ids[start : start + _AT_ONCE])
     yield from some
     if progress:
       progress(min(start + _AT_ONCE, len(ids)), len(ids))
+
+
+def _ids(diary: Diary) -> list[int]:
+  """The oldest first."""
+  summaries = {*diary.ids(kind=SUMMARY)}
+  return [i for i in diary.ids(archived=None)[::-1] if i not in summaries]
 
 
 def _free(path: str | pathlib.Path) -> pathlib.Path:

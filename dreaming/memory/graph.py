@@ -30,7 +30,11 @@ class Graph:
   def __init__(self, vectors: np.ndarray, path: pathlib.Path | None = None):
     self.count = len(vectors)
     digest = _digest(vectors)
-    found = None if path is None else _load(path, digest, vectors.shape)
+    found, self.remark = None, ''
+    if path is not None and path.exists():
+      found = _load(path, digest, vectors.shape)
+      if found is None:
+        self.remark = f'{path} is damaged, or of other vectors: it is made anew'
     self._index = found or _build(vectors)
     if path is not None and found is None:
       _save(self._index, path, digest)

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dreaming import types
-from dreaming.memory.store import Store, dump
+from dreaming.memory.archive import Archive
+from dreaming.memory.store import dump
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class Night:
   ended: float | None = None
 
 
-class Nights(Store):
+class Nights(Archive):
   """What nights do: they dream, leave steps behind, and promote a generation."""
 
   # Dreams.
@@ -183,11 +184,15 @@ class Nights(Store):
       self._run('UPDATE state SET active = ?', (m.number,))
 
   def activate(self, number: int) -> None:
-    """Makes an earlier (or again a later) generation the active one; 0 is the base."""
+    """Makes an earlier (or again a later) generation the active one; 0 is the base.
+
+    What was archived and is not in its weights comes back from the archive.
+    """
     with self.transaction():
       if number != 0:
         self._require('generation', number)
       self._run('UPDATE state SET active = ?', (number,))
+      self.restore_unlearned()
 
   def active(self) -> int:
     """The generation that serves; 0 is the base."""

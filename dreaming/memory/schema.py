@@ -4,19 +4,23 @@ Experiences are append-only, and the database itself holds this by triggers: not
 be changed, and rows can be deleted only while `state.forgetting` is set, which `Diary.forget` does
 inside its own transaction. What an experience's night is follows from the lineage of the active
 generation, so a rollback gives the experiences of the nights it leaves back to the next one. A file
-of an earlier version is brought up to date when it is opened, after a copy was made beside it.
+of an earlier version is brought up to date when it is opened, after a copy was made beside it. One
+that is not whole (whole.py) is refused as it is; rescue.py saves what is left of it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 from collections.abc import Iterator
 
 import apsw
 
-VERSION = 2
+from dreaming.memory import whole
+
+VERSION = 3
 APPLICATION_ID = 0x44524D31  # 'DRM1': tells a diary from any other SQLite file
 
 _FIRST = """
@@ -171,7 +175,31 @@ CREATE INDEX experiences_session ON experiences (session, time, id);
 CREATE INDEX experiences_speaker ON experiences (speaker, time, id);
 """
 
-_STEPS = (_FIRST, _SECOND)
+_THIRD = f"""
+ALTER TABLE state ADD COLUMN identity TEXT NOT NULL DEFAULT '';
+ALTER TABLE state ADD COLUMN writes INTEGER NOT NULL DEFAULT 0;  -- transactions: see whole.py
+UPDATE state SET identity = lower(hex(randomblob(16)));
+ALTER TABLE experiences ADD COLUMN digest BLOB NOT NULL DEFAULT x'';
+UPDATE experiences SET digest = {whole.DIGEST};
+DROP TRIGGER experiences_fixed;
+CREATE TRIGGER experiences_fixed
+  BEFORE UPDATE OF id, time, kind, speaker, content, response, session, metadata, digest
+  ON experiences BEGIN SELECT RAISE(ABORT, 'experiences are append-only'); END;
+
+CREATE TABLE archived (  -- what was trimmed: still there, and neither searched nor recalled
+  experience INTEGER PRIMARY KEY REFERENCES experiences ON DELETE CASCADE,
+  summary INTEGER REFERENCES experiences ON DELETE SET NULL,  -- that stands for it
+  time REAL NOT NULL  -- when
+) STRICT;
+CREATE INDEX archived_summary ON archived (summary);
+DROP TRIGGER experiences_words;
+CREATE TRIGGER experiences_words BEFORE DELETE ON experiences
+  WHEN NOT EXISTS (SELECT 1 FROM archived WHERE experience = old.id)
+  BEGIN INSERT INTO words (words, rowid, text) SELECT 'delete', id, text FROM texts
+    WHERE id = old.id; END;
+"""
+
+_STEPS = (_FIRST, _SECOND, _THIRD)
 """Step n makes version n + 1 of version n; a new file takes all of them."""
 
 
@@ -186,52 +214,109 @@ def clear_errors(path: pathlib.Path) -> Iterator[None]:
   try:
     yield
   except (apsw.CorruptError, apsw.NotADBError) as e:
-    raise ValueError(
-      f'the diary {path} is damaged ({e}): put a backup in its place, or save what is left with '
-      f'`sqlite3 {path} .recover`; nothing was changed'
-    ) from e
+    raise ValueError(_damaged(path, e)) from e
   except apsw.FullError as e:
     raise OSError(f'no space left for the diary {path}: free some and try again') from e
   except (apsw.BusyError, apsw.LockedError) as e:
     raise OSError(f'the diary {path} is held by another process: end it and try again') from e
-  except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError, apsw.IOError) as e:
+  except apsw.IOError as e:
+    if whole.is_damage(e):
+      raise ValueError(_damaged(path, 'a page does not have its checksum')) from e
+    raise OSError(f'the diary {path} cannot be read or written ({e}): check its disk') from e
+  except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError) as e:
     raise OSError(
       f'the diary {path} cannot be opened for writing ({e}): check the path, its permissions'
     ) from e
 
 
-def connect(path: pathlib.Path) -> apsw.Connection:
+def _damaged(path: pathlib.Path, why: object) -> str:
+  return (
+    f'the diary {path} is damaged ({why}): put a backup in its place, or save what is left with '
+    '--mode=rescue, which keeps the damaged file; nothing was changed'
+  )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Opened:
+  """A diary's file, checked and brought up to date."""
+
+  connection: apsw.Connection
+  identity: str
+  writes: int
+  closed: str = ''  # its digest, when it is the very one that was closed in order
+  remark: str = ''  # one line, of what was unusual about it
+
+
+def connect(path: pathlib.Path) -> Opened:
   """Opens the diary's file, makes it when there is none, and checks that it is whole and ours.
 
   Raises:
-    ValueError: damaged, not a diary, or written by a newer version of this program.
+    ValueError: damaged, not a diary, less than what was acknowledged, or written by a newer version
+      of this program.
     OSError: see `clear_errors`.
   """
   connection = None
   try:
     with clear_errors(path):
       path.parent.mkdir(parents=True, exist_ok=True)
-      connection = apsw.Connection(str(path))
-      connection.set_busy_timeout(10_000)
-      # A read before any write: a damaged or foreign file is refused as it is.
-      version = _check(connection, path)
-      _pragma(connection, 'journal_mode = WAL')
-      _pragma(connection, 'synchronous = FULL')  # an acknowledged append survives a power cut
-      _pragma(connection, 'foreign_keys = ON')
-      _pragma(connection, 'recursive_triggers = ON')  # else REPLACE deletes without its trigger
-      _pragma(connection, 'secure_delete = ON')  # what is forgotten is overwritten
+      mark = whole.read_mark(path)
+      if mark and mark.writes and not (path.exists() and path.stat().st_size):
+        raise ValueError(whole.gone(path, mark))
+      connection = _open(path)
+      with whole.as_damage():
+        version = _version(connection, path)
+      closed = mark.closed if mark and whole.as_closed(path, mark) else ''
+      remark = _check(connection, path, version, mark, closed)
+      if whole.vfs() is None and connection.reserve_bytes(None, -1) == whole.RESERVED:
+        raise ValueError(
+          f'the pages of {path} have checksums, which this apsw cannot write: install one whose '
+          'apsw.sqlite_extra has cksumvfs'
+        )
+      if whole.vfs() and version == 0:
+        connection.reserve_bytes(None, whole.RESERVED)
+      _ready(connection)
       if version < VERSION:
         if version > 0:
           _copy(connection, path, version)
         _update(connection)
-    return connection
+      if whole.vfs() and connection.reserve_bytes(None, -1) != whole.RESERVED:
+        connection.reserve_bytes(None, whole.RESERVED)
+        connection.execute('VACUUM')  # gives every page its checksum
+        connection.close()
+        connection = _open(path)
+        _ready(connection)
+      connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+      identity, writes = connection.execute('SELECT identity, writes FROM state').fetchone()
+    return Opened(
+      connection=connection, identity=identity, writes=writes, closed=closed, remark=remark
+    )
   except BaseException:
     if connection is not None:
       connection.close()
     raise
 
 
-def _check(connection: apsw.Connection, path: pathlib.Path) -> int:
+def _open(path: pathlib.Path) -> apsw.Connection:
+  connection = apsw.Connection(str(path), vfs=whole.vfs())
+  # A file that is refused is left as it is, with the log beside it, which a last connection would
+  # otherwise write into the file, and remove.
+  connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+  connection.set_busy_timeout(10_000)
+  whole.register(connection)
+  return connection
+
+
+def _ready(connection: apsw.Connection) -> None:
+  """For writing."""
+  _pragma(connection, 'journal_mode = WAL')
+  _pragma(connection, 'synchronous = FULL')  # an acknowledged append survives a power cut
+  _pragma(connection, 'foreign_keys = ON')
+  _pragma(connection, 'recursive_triggers = ON')  # else REPLACE deletes without its trigger
+  _pragma(connection, 'secure_delete = ON')  # what is forgotten is overwritten
+
+
+def _version(connection: apsw.Connection, path: pathlib.Path) -> int:
+  """The schema's, 0 of a new file."""
   version = _pragma(connection, 'user_version')
   tables = connection.execute('SELECT count(*) FROM sqlite_schema').get
   if version == 0 and tables == 0:
@@ -243,10 +328,27 @@ def _check(connection: apsw.Connection, path: pathlib.Path) -> int:
       f'the diary {path} has schema version {version}, this program knows up to {VERSION}: '
       'update the program, or choose another workdir'
     )
-  found = _pragma(connection, 'quick_check(1)')
-  if found != 'ok':
-    raise apsw.CorruptError(str(found).splitlines()[-1])
   return version
+
+
+def _check(
+  connection: apsw.Connection,
+  path: pathlib.Path,
+  version: int,
+  mark: whole.Mark | None,
+  closed: str,
+) -> str:
+  """Whether it is whole, and all; a remark, or ''."""
+  if version == 0:
+    return ''
+  with whole.as_damage():
+    remark = '' if closed else whole.check(connection, path, mark, digests=version >= 3)
+    if version < 3:  # there was no mark
+      return remark
+    identity, writes = connection.execute('SELECT identity, writes FROM state').fetchone()
+  if lost := whole.lost(path, mark, identity, writes):
+    raise ValueError(lost)
+  return remark
 
 
 def _copy(connection: apsw.Connection, path: pathlib.Path, version: int) -> None:
