@@ -132,3 +132,14 @@ def test_what_is_forgotten_is_not_in_memory(diary):
   diary.forget([gone])
   table = diary.columns()
   assert (table.count, table.texts) == (1, {})
+
+
+def test_what_is_archived_is_not_looked_at_until_it_comes_back(diary):
+  ids = [diary.append(time=float(i), speaker='Ana', content=f'words {i}').id for i in range(3)]
+  assert diary.columns().count == 3
+  diary.archive([ids[1]])
+  table = diary.columns()
+  assert table.ids[: table.count].tolist() == [ids[0], ids[2]]
+  diary.restore([ids[1]])
+  table = diary.columns()
+  assert table.ids[: table.count].tolist() == ids

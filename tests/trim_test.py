@@ -342,8 +342,8 @@ def test_a_day_that_was_archived_is_not_lived_again(config, tmp_path, monkeypatc
   (tmp_path / 'day.json').write_text(json.dumps(day))
   lived = days.load(tmp_path / 'day.json', user='Priya')
   with Agent(config) as agent:
-    live._talk(agent, lived, Console(quiet=True))
+    live.talk(agent, lived, Console(quiet=True))
     (e,) = agent.diary.experiences()
     agent.diary.archive([e.id])
-    live._talk(agent, lived, Console(quiet=True))
+    live.talk(agent, lived, Console(quiet=True))
     assert agent.diary.experiences() == [] and agent.diary.archived() == [e.id]
