@@ -2,7 +2,7 @@
 
   python -m dreaming.main --config=configs/gemma3_270m.py [--mode=MODE] [--config.FIELD=VALUE ...]
   live     live the days of config.life.days ('-': standard input), sleep after each, and report
-  chat     talk in the terminal; /help there lists what else can be done
+  chat     talk in the terminal, /help there lists what else can be done; serve: over HTTP
   sleep    one night over what was said since the last
   examine  ask the days' questions in four arms: base, retrieval, weights, both
   status   who serves, what the diary holds; prepare: make ahead what a first night would make
@@ -18,7 +18,7 @@ from ml_collections import config_flags
 
 _DEFAULT = str(pathlib.Path(__file__).parents[1] / 'configs' / 'gemma3_270m.py')
 _CONFIG = config_flags.DEFINE_config_file('config', _DEFAULT, lock_config=True)
-_MODES = 'live chat sleep examine status prepare import export approve'.split()
+_MODES = 'live chat serve sleep examine status prepare import export approve'.split()
 _MODE = flags.DEFINE_enum('mode', 'live', _MODES, '')
 _CARRY = {n: flags.DEFINE_string(n, None, '') for n in 'files format to session ids'.split()}
 
