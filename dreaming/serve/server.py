@@ -18,14 +18,17 @@ from starlette.responses import JSONResponse, Response
 
 from dreaming import configuration
 from dreaming.agent import Agent
-from dreaming.serve import routes
+from dreaming.serve import openapi, routes
 from dreaming.serve.access import Access
 from dreaming.serve.completions import Completions
 from dreaming.serve.config import ServeConfig
 from dreaming.serve.engine import Engine
 from dreaming.serve.metrics import CONTENT_TYPE, JsonLines, Metrics
+from dreaming.serve.nights import Nights
+from dreaming.serve.own import Own
 from dreaming.serve.routes import Call, Endpoint
 from dreaming.serve.stream import Ask, Piece, sink_of
+from dreaming.serve.swaps import Swaps
 from dreaming.serve.talk import Talk
 from dreaming.serve.voices import Voices
 
@@ -50,7 +53,10 @@ class Server:
     self.failed = ''  # why it will never be ready
     self.engine: Engine | None = None
     self.voices = Voices(self._read, warm=self.config.warm, forget=self._forget)
-    self.talk: Talk | None = None
+    self.swaps = Swaps(agent, self.voices, self.metrics)
+    self.nights = Nights(agent, self.metrics, self.swaps.follow)
+    self.talk = Talk(agent, self.voices)
+    self.endpoints = self._endpoints()
     self.app = self._app()
 
   # ---- Coming up and going down ----
@@ -67,7 +73,7 @@ class Server:
     engine.warm_up(voice)
     engine.start()
     self.engine = engine
-    self.talk.engine = engine
+    self.talk.engine = self.swaps.engine = engine
     self.metrics.watch(engine, self.voices)
     self.voices.flip(voice)
     fields = {'generation': blue.generation, 'seconds': round(time.time() - self.started, 1)}
@@ -81,6 +87,7 @@ class Server:
       yield
     finally:
       await loading
+      await self.nights.close()
       await self.talk.settle()
       if self.engine is not None:
         self.engine.close()
@@ -107,18 +114,23 @@ class Server:
 
   # ---- Its endpoints ----
 
-  def _app(self) -> Starlette:
-    self.talk = Talk(self.agent, None, self.voices)
+  def _endpoints(self) -> list[Endpoint]:
     completions = Completions(self.talk, self.config, self.decode.max_tokens)
-    self.endpoints = [
+    own = Own(self.talk, self.nights, self.swaps)
+    return [
       Endpoint(method='GET', path='/health', handler=self.health, scope=None,
                summary='Whether the process lives'),
       Endpoint(method='GET', path='/ready', handler=self.ready, scope='read',
                summary='Whether it speaks: generates a token'),
       Endpoint(method='GET', path='/metrics', handler=self.scrape, scope='read',
                summary='For Prometheus', answer='text/plain'),
+      Endpoint(method='GET', path='/openapi.json', handler=self.document, scope='read',
+               summary='This document'),
       *completions.endpoints(),
+      *own.endpoints(),
     ]  # fmt: skip
+
+  def _app(self) -> Starlette:
     free = frozenset(e.path for e in self.endpoints if e.scope is None)
     app = Starlette(
       routes=[routes.route(e, self.config.max_body_bytes) for e in self.endpoints],
@@ -155,6 +167,10 @@ class Server:
   async def scrape(self, call: Call) -> Response:
     del call
     return Response(self.metrics.text(), media_type=CONTENT_TYPE)
+
+  async def document(self, call: Call) -> Response:
+    del call
+    return JSONResponse(openapi.document(self.endpoints))
 
 
 async def _failed(request, e: Exception) -> Response:

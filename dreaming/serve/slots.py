@@ -25,7 +25,7 @@ from dreaming.brain.serving import top_candidates
 from dreaming.brain.transformer import Architecture, Transformer
 from dreaming.types import Params
 
-CHUNKS = (8, 16, 32, 64, 128)
+CHUNKS = (16, 32, 64, 128)
 """Tokens of a prompt that are read at once; between two chunks the other streams go on."""
 
 TOP = 20
@@ -95,14 +95,14 @@ class Batcher:
   def row(self) -> Row:
     return Row(cache=self._empty, hidden=None, length=0)
 
-  def read(self, params: Params, row: Row, ids: Sequence[int]) -> Row:
+  def read(self, params: Params, served: Any, row: Row, ids: Sequence[int]) -> Row:
     """Reads one chunk, at most CHUNKS[-1] tokens."""
     size = next(c for c in CHUNKS if len(ids) <= c)
     tokens = np.zeros((1, size), np.int32)
     positions = np.full((1, size), -1, np.int32)
     tokens[0, : len(ids)] = ids
     positions[0, : len(ids)] = np.arange(row.length, row.length + len(ids))
-    cache, hidden = self._chunk(params, row.cache, tokens, positions)
+    cache, hidden = self._chunk(params, served, row.cache, tokens, positions)
     return Row(cache=cache, hidden=hidden, length=row.length + len(ids))
 
   def insert(
@@ -112,6 +112,7 @@ class Batcher:
     knobs = np.asarray([[sampler.temperature, sampler.top_k, sampler.top_p]], np.float32)
     seed = np.asarray([sampler.seed % 2**32], np.uint32)
     zero = np.zeros(1, np.int32)
+    mode = 'greedy' if mode == 'greedy' else 'free'  # of one row that costs nothing
     said = self._first(params, row.hidden, seed, zero, knobs, mode=mode)
     new = Slots(
       cache=row.cache, token=said.token, position=zero + row.length, step=zero + 1, seed=seed,
@@ -126,10 +127,10 @@ class Batcher:
 
     Args:
       served: as serving.layers makes it, {} for none.
-      embedding: as serving.quantize makes it, for one slot alone; None for none.
+      embedding: as serving.quantize makes it for one slot, quantize_blocks for more; None for none.
       mode: 'greedy', 'filtered' or 'free': the last does all, the first is fastest.
     """
-    if slots.token.shape[0] > 1 or mode == 'free':
+    if mode == 'free':  # which draws among all tokens
       embedding = None
     return self._step(params, served, embedding, slots, active, mode=mode)
 
@@ -149,8 +150,9 @@ class Batcher:
 
     return traced
 
-  def _chunk_fn(self, params, cache, tokens, positions):
-    hidden, cache = self._model.apply({'params': params}, tokens, positions, None, cache)
+  def _chunk_fn(self, params, served, cache, tokens, positions):
+    variables = {'params': params} | ({'serving': served} if served else {})
+    hidden, cache = self._model.apply(variables, tokens, positions, None, cache)
     return cache, hidden[:, jnp.argmax(positions[0])]
 
   def _step_fn(self, params, served, embedding, slots, active, mode):
@@ -180,8 +182,10 @@ class Batcher:
 
   def _choose(self, params, embedding, hidden, seed, step, knobs, mode) -> Said:
     table = params['embedder']['input_embedding']
-    if embedding is not None:
-      k = 1 if mode == 'greedy' else self._candidates
+    k = 1 if mode == 'greedy' else self._candidates
+    if embedding is not None and 'blocks' in embedding:
+      values, ids, logits = serving.propose_rows(embedding, table, hidden, k)
+    elif embedding is not None:
       values, ids, logits = serving.propose(embedding, table, hidden[0], k)
     else:
       logits = all_logits(table, hidden)

@@ -126,12 +126,13 @@ class Talk:
 
   Args:
     agent: open; its diary and its parts.
-    engine: started.
-    voices: of the agent's generations.
+    voices: of the agent's generations. Until one serves, nothing is answered.
   """
 
-  def __init__(self, agent: Agent, engine: Engine, voices: Voices):
-    self.agent, self.engine, self.voices = agent, engine, voices
+  engine: Engine  # set before a voice serves
+
+  def __init__(self, agent: Agent, voices: Voices):
+    self.agent, self.voices = agent, voices
     self._mind = ThreadPoolExecutor(1, thread_name_prefix='mind')
     self._whys: collections.OrderedDict[str, Why] = collections.OrderedDict()
     self._logging: set[asyncio.Future] = set()
@@ -211,6 +212,10 @@ class Talk:
   def why(self, id: str) -> Why | None:
     """What stood behind a reply of this process; None when it is forgotten or never was."""
     return self._whys.get(id)
+
+  def forget_whys(self) -> None:
+    """What was forgotten in the diary is not to be read here."""
+    self._whys.clear()
 
   async def settle(self) -> None:
     """Waits until all that was said is in the diary."""
