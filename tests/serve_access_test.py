@@ -10,9 +10,9 @@ import threading
 import time
 
 import pytest
-from serve_live import Live, serve_config
 from starlette.testclient import TestClient
 
+from benchmarks.serve_live import Live, serve_config
 from dreaming import configuration
 from dreaming.agent import Agent
 from dreaming.serve import access as access_lib

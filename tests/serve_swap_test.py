@@ -6,8 +6,8 @@ import threading
 import time
 
 import pytest
-from serve_live import Live, plant, serve_config
 
+from benchmarks.serve_live import Live, plant, serve_config
 from dreaming.agent import Agent
 
 SAY = [{'role': 'user', 'content': 'I have a parrot.'}]

@@ -7,8 +7,8 @@ import threading
 import numpy as np
 import openai
 import pytest
-from serve_live import Live, serve_config
 
+from benchmarks.serve_live import Live, serve_config
 from dreaming.agent import Agent
 
 SAY = [{'role': 'user', 'content': 'I have a parrot.'}]

@@ -198,6 +198,7 @@ def run(agent: Agent) -> int:
   uvicorn.Server(uvicorn.Config(
     server.app, host=config.host, port=config.port, log_config=None, access_log=False,
     server_header=False, proxy_headers=False, lifespan='on', timeout_keep_alive=15,
+    loop='asyncio',  # uvloop forks through Python's hooks, and JAX warns of every fork
     timeout_graceful_shutdown=max(1, round(config.drain_seconds)),
     h11_max_incomplete_event_size=65_536,
   )).run()  # fmt: skip

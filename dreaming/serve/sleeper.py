@@ -55,7 +55,7 @@ def sleep(told: dict[str, Any], tell: Any) -> dict[str, Any]:
 
 def _watch() -> None:
   """Ends this process with the one that started it."""
-  while sys.stdin.buffer.read(1):
+  while os.read(sys.stdin.fileno(), 1):  # not through the buffer: Python ends while this waits
     pass
   os._exit(130)
 

@@ -1,4 +1,4 @@
-"""A live server on the tiny architecture, for the tests of serving."""
+"""A live server in a thread of this process, and generations for it: for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ class Live:
     self.port = self.socket.getsockname()[1]
     self.url = f'http://127.0.0.1:{self.port}'
     self._uvicorn = uvicorn.Server(
-      uvicorn.Config(self.server.app, log_config=None, lifespan='on', timeout_graceful_shutdown=5)
+      uvicorn.Config(
+        self.server.app, log_config=None, lifespan='on', loop='asyncio', timeout_graceful_shutdown=5
+      )
     )
     self._thread = threading.Thread(target=self._uvicorn.run, args=([self.socket],))
 
