@@ -65,8 +65,8 @@ class Live:
     assert not self._thread.is_alive()
 
 
-def plant(agent: Agent, seed: int, *, strength: float = 0.25) -> int:
-  """Promotes a generation with random weights, as a night would; returns its number."""
+def plant(agent: Agent, seed: int, *, strength: float = 0.25, promote: bool = True) -> int:
+  """Saves and promotes a generation of random weights, as a night would; returns its number."""
   base, diary = agent.base, agent.diary
   rng = np.random.default_rng(seed)
   adapter = lora.init(jax.random.key(0), base.arch, rank=2, targets='.*')
@@ -81,7 +81,8 @@ def plant(agent: Agent, seed: int, *, strength: float = 0.25) -> int:
   made = generations.save(
     root, generations.next_number(root), adapter=adapter, manifest_fields=fields
   )
-  diary.promote(made.manifest, (), None, path=made.path)
+  if promote:
+    diary.promote(made.manifest, (), None, path=made.path)
   return made.number
 
 

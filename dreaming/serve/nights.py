@@ -43,6 +43,7 @@ class Nights:
     self._news = asyncio.Condition()
     self._cancelled = False
     self.run = 0  # how many were started here
+    self.command = [sys.executable, '-m', 'dreaming.serve.sleeper']
 
   @property
   def running(self) -> bool:
@@ -63,8 +64,8 @@ class Nights:
     config |= {'workdir': str(self._agent.workdir), 'cache': str(self._agent.cache)}
     lock = self._agent.lock.fileno()
     self._process = await asyncio.create_subprocess_exec(
-      sys.executable, '-m', 'dreaming.serve.sleeper', stdin=asyncio.subprocess.PIPE,
-      stdout=asyncio.subprocess.PIPE, pass_fds=(lock,), limit=_LINE,
+      *self.command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+      pass_fds=(lock,), limit=_LINE,
     )  # fmt: skip
     told = {'config': config, 'lock': lock, 'user': user}
     self._process.stdin.write(json.dumps(told).encode() + b'\n')
