@@ -61,7 +61,10 @@ setuptools.setup(
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   packages=['configs', *setuptools.find_packages(include=['dreaming', 'dreaming.*'])],
-  package_data={'dreaming.sleep': ['exam/*', 'relations/*.json', 'relations/more/*.json']},
+  package_data={
+    'dreaming.brain': ['rows.cc'],
+    'dreaming.sleep': ['exam/*', 'relations/*.json', 'relations/more/*.json'],
+  },
   python_requires='>=3.12',  # as gemma 4 does; wheels of everything pinned exist for 3.12 and 3.13
   install_requires=[
     'absl-py>=2.3',

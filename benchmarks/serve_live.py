@@ -93,6 +93,7 @@ def serve_config(tmp_path_factory, name: str):
   c.decode.max_tokens = 8
   c.decode.cache_length = 1024
   c.serve.rate = 0
+  c.serve.kernels = False  # kernels_test.py compiles them
   c.serve.slots = 4
   c.serve.queue = 16
   return c

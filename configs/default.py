@@ -94,6 +94,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.serve.warm = 3  # generations kept ready beside the one that serves: 0.8 GB each on the 270M
   c.serve.prefixes = 12  # beginnings of prompts that are kept read: 23 MB each on the 270M
   c.serve.drain_seconds = 30.0  # that streams have to end when the server is told to
+  c.serve.kernels = True  # products in C++, where a CPU decodes and a compiler is there
 
   # Pictures and sounds (the extra `senses`). What is larger or longer is refused.
   c.senses = ml_collections.ConfigDict()

@@ -24,6 +24,7 @@ class ServeConfig:
   warm: int = 3
   prefixes: int = 12
   drain_seconds: float = 30.0
+  kernels: bool = True
 
   def __post_init__(self):
     least = {'slots': 1, 'queue': 1, 'rate': 0, 'max_body_bytes': 1024, 'max_tokens': 1}

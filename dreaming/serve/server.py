@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response
 
 from dreaming import configuration
 from dreaming.agent import Agent
+from dreaming.brain import kernels
 from dreaming.serve import openapi, routes
 from dreaming.serve.access import Access
 from dreaming.serve.completions import Completions
@@ -64,6 +65,8 @@ class Server:
   def load(self) -> None:
     """Reads the weights, compiles, and lets the active generation speak. Takes seconds."""
     base, config = self.agent.base, self.config
+    if config.kernels:
+      kernels.load(self.agent.cache)
     engine = Engine(
       base.arch, base.tokenizer, length=self.decode.cache_length, slots=config.slots,
       queue=config.queue, prefixes=config.prefixes,
