@@ -29,13 +29,21 @@ EXTRAS = {
     # 3.10 asks for opencv-python-headless, which overwrites the opencv-python that gemma brings.
     'rapidocr>=3.9.2,<3.10',
   ],
-  'serve': ['sse-starlette>=3', 'starlette>=1', 'uvicorn>=0.54'],
+  'serve': [
+    'jsonschema>=4.26',
+    'prometheus-client>=0.22',
+    'sse-starlette>=3',
+    'starlette>=1',
+    'uvicorn>=0.54',
+  ],
   'tpu': ['jax[tpu]'],  # libtpu is pinned by jax itself
   'dev': [
+    'httpx>=0.28',
     'hypothesis>=6',
     'ipykernel>=7',
     'nbclient>=0.11',
     'nbformat>=5',
+    'openai>=3',  # its client tests the server
     'pytest>=9',
     'pytest-timeout>=2.4',
     'ruff>=0.17',
@@ -53,7 +61,10 @@ setuptools.setup(
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   packages=['configs', *setuptools.find_packages(include=['dreaming', 'dreaming.*'])],
-  package_data={'dreaming.sleep': ['exam/*', 'relations/*.json', 'relations/more/*.json']},
+  package_data={
+    'dreaming.brain': ['rows.cc'],
+    'dreaming.sleep': ['exam/*', 'relations/*.json', 'relations/more/*.json'],
+  },
   python_requires='>=3.12',  # as gemma 4 does; wheels of everything pinned exist for 3.12 and 3.13
   install_requires=[
     'absl-py>=2.3',

@@ -86,6 +86,24 @@ def get_config() -> ml_collections.ConfigDict:
   c.score.emotion = 0.0  # above 0 nights rate it too: needs the extra `emotion`, and twice the time
   c.score.feedback = 0.0
 
+  # Serving over HTTP (the extra `serve`; --mode=serve).
+  c.serve = ml_collections.ConfigDict()
+  c.serve.host = '127.0.0.1'  # any address that is not this machine's own needs tokens
+  c.serve.port = 8377
+  c.serve.tokens = ''  # a file of tokens, a line NAME SCOPES TOKEN each: dreaming/serve/access.py
+  c.serve.hosts = ()  # further names that clients may call it by (the Host header)
+  c.serve.origins = ()  # web pages of other servers that may ask, as 'https://example.org'
+  c.serve.slots = 8  # streams that are decoded together; more wait
+  c.serve.queue = 64  # requests that may wait; beyond that they are refused
+  c.serve.rate = 600  # requests a minute of one client; 0: any number
+  c.serve.max_body_bytes = 1_048_576
+  c.serve.max_tokens = 512  # that a request may ask for
+  c.serve.max_n = 8  # texts that a request may ask for
+  c.serve.warm = 3  # generations kept ready beside the one that serves: 0.8 GB each on the 270M
+  c.serve.prefixes = 12  # beginnings of prompts that are kept read: 23 MB each on the 270M
+  c.serve.drain_seconds = 30.0  # that streams have to end when the server is told to
+  c.serve.kernels = True  # products in C++, where a CPU decodes and a compiler is there
+
   # Pictures and sounds (the extra `senses`). What is larger or longer is refused.
   c.senses = ml_collections.ConfigDict()
   c.senses.max_bytes = 67_108_864  # of a file

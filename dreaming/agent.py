@@ -24,16 +24,17 @@ from dreaming.brain import chat
 from dreaming.days import Day
 from dreaming.memory import embed, rating
 from dreaming.memory.recall import Recalled
+from dreaming.recollection import Thought
 from dreaming.trimming import Trimming
 from dreaming.types import Dream, Experience, Generation, Media
 
 if TYPE_CHECKING:  # a second of imports that only a night needs
+  from dreaming.identity.bluegreen import IdentityLock
   from dreaming.memory.imports import run
   from dreaming.sleep import night
 
 _FOUND = 0.1  # cosine from which a search finds; what a question is about is judged otherwise
 _TURNS = 2  # of this conversation that a prompt repeats
-_FIRST_THOUGHT = 16  # tokens: enough to see whether the weights know an answer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,10 +67,11 @@ class Agent(Trimming):
 
   Args:
     config: of configs/default.py.
+    lock: of its directory, where it is held already.
   """
 
-  def __init__(self, config: ConfigDict):
-    super().__init__(config)
+  def __init__(self, config: ConfigDict, *, lock: IdentityLock | None = None):
+    super().__init__(config, lock=lock)
     self._why: Why | None = None
     self._turns: dict[str, list[chat.Turn]] = {}
     self._session = f'{time.time():.3f}'
@@ -102,7 +104,7 @@ class Agent(Trimming):
     Raises:
       ValueError: the message is empty or too long. Nothing is logged then.
     """
-    self._check(text)
+    self.check(text)
     now = time.time() if now is None else now
     fields = {'media': tuple(media), 'metadata': dict(metadata or {})}
     pieces = self._speak(text, user or self.life.user, now, retrieval, fields)
@@ -118,7 +120,7 @@ class Agent(Trimming):
     **fields: Any,
   ) -> Experience:
     """Logs what was said without answering; `fields` are further ones of `Diary.append`."""
-    self._check(text)
+    self.check(text)
     # Before the append: they may be about to embed what the diary has.
     pairs = (self.embedder, self.index), (self.encoder, self.memories_index)
     indexes = {e.name: (e, i) for e, i in pairs}.values()
@@ -292,6 +294,19 @@ class Agent(Trimming):
     """What stood behind the last reply; None before the first."""
     return self._why
 
+  def reason(self, text: str, thought: Thought) -> Why:
+    """What stands behind a reply to a message, whoever speaks it."""
+    read = [
+      p if isinstance(p, str) else self.base.tokenizer.decode(p)
+      for p in (thought.prompt.prefix, thought.prompt.text)
+    ]
+    return Why(
+      question=text,
+      generation=thought.mind.generation,
+      prompt=''.join(read),
+      recalled=tuple(thought.recalled),
+    )
+
   def status(self) -> State:
     """Who serves and what there is. Needs no weights."""
     diary = self.diary
@@ -338,8 +353,8 @@ class Agent(Trimming):
 
   # ---- Parts ----
 
-  def _check(self, text: str) -> None:
-    """Before anything is done with it: a message that is refused costs nothing."""
+  def check(self, text: str) -> None:
+    """Refuses a message before anything is done with it: then it costs nothing."""
     limit = self._decode.max_message_bytes
     if not text.strip():
       raise ValueError('the message is empty: say something')
@@ -356,26 +371,11 @@ class Agent(Trimming):
   def _speak(
     self, text: str, user: str, now: float, retrieval: bool, fields: dict[str, Any]
   ) -> Iterator[str]:
-    asks = chat.is_question(text)
-    reads = retrieval and (asks or self._model.instruct)
-    recalled = self._notes([text], user, now)[0] if reads else []
-    mind = self.identity.blue  # a swap in between does not change this reply
     turns = self._turns.setdefault(user, [])
-    retold = ''
-    if recalled and asks:
-      (found,) = self._weighed(mind, [text], user, [recalled], _FIRST_THOUGHT)
-      recalled, mind, retold = found.notes, found.mind, found.reply if found.final else ''
-    prompt = self._prompt(text, user, recalled, turns[-_TURNS:])
-    read = [
-      p if isinstance(p, str) else self.base.tokenizer.decode(p)
-      for p in (prompt.prefix, prompt.text)
-    ]
-    self._why = Why(
-      question=text,
-      generation=mind.generation,
-      prompt=''.join(read),
-      recalled=tuple(recalled),
-    )
+    # Blue is taken once: a swap in between does not change this reply.
+    thought = self.think(text, user, now, self.identity.blue, turns[-_TURNS:], retrieval)
+    prompt, mind = thought.prompt, thought.mind
+    self._why = self.reason(text, thought)
     said = ''
     whole = False
     try:
@@ -387,7 +387,7 @@ class Agent(Trimming):
         prefix=prompt.prefix,
         stop=prompt.stop,
       )
-      for piece in [retold] if retold else live:
+      for piece in [thought.said] if thought.said else live:
         piece = piece if said else piece.lstrip()
         said += piece
         if piece:

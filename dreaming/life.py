@@ -31,6 +31,7 @@ class Life:
 
   Args:
     config: of configs/default.py.
+    lock: of its directory, where it is held already; closed with it.
 
   Raises:
     ValueError: a field of the configuration is unknown or wrong, or the diary is damaged.
@@ -38,7 +39,7 @@ class Life:
     OSError: its directory cannot be written.
   """
 
-  def __init__(self, config: ConfigDict):
+  def __init__(self, config: ConfigDict, *, lock: IdentityLock | None = None):
     self.config = config
     self._decode = configuration.group(config, 'decode', configuration.DecodeConfig)
     self._model = configuration.group(config, 'model', weights.ModelConfig)
@@ -60,7 +61,7 @@ class Life:
     self.cache = configuration.cache(config)
     self.media = MediaStore(self.workdir / 'media')
     self._reembedding: reembed.Reembedding | None = None
-    self._lock = IdentityLock(self.workdir)
+    self._lock = IdentityLock(self.workdir) if lock is None else lock
     try:
       # Messages are checked before they are answered; what was answered is always kept.
       limit = self._decode.max_message_bytes + _LONGEST_TOKEN * self._decode.max_tokens
@@ -155,6 +156,15 @@ class Life:
   @property
   def max_message_bytes(self) -> int:
     return self._decode.max_message_bytes
+
+  @property
+  def instruct(self) -> bool:
+    """Whether the base takes the chat template."""
+    return self._model.instruct
+
+  @property
+  def lock(self) -> IdentityLock:
+    return self._lock
 
   @property
   def base_mind(self) -> Mind:

@@ -45,6 +45,10 @@ def run(mode: str, config: ConfigDict, carried: Mapping[str, str | None] | None 
       print(f'dreaming: {agent.diary.remark}', file=sys.stderr)
     if mode == 'chat':
       return terminal.run(agent)
+    if mode == 'serve':
+      from dreaming.serve import server  # half a second that only a server pays
+
+      return server.run(agent)
     if mode in transfer.MODES:
       return transfer.run(agent, mode, carried or {}, console)
     if mode == 'status':

@@ -2,7 +2,7 @@
 
   python -m dreaming.main --config=configs/gemma3_270m.py [--mode=MODE] [--config.FIELD=VALUE ...]
   live     live the days of config.life.days ('-': stdin), sleep after each; life: what is forgotten
-  chat     talk in the terminal; sleep: one night; prepare: make ahead what a first one would
+  chat     talk in the terminal; serve: over HTTP; sleep: one night; prepare: ahead of a first one
   examine  ask the days' questions in four arms; status: who serves, what the diary holds
   import   --files=A,B [--format=F]; export --to=A.jsonl or DIR; approve [--session=S | --ids=1,2]
   trim     list, or [--do=archive | --do=restore [--ids=1,2]]; rescue: what a damaged diary holds
@@ -17,7 +17,7 @@ from ml_collections import config_flags
 
 _DEFAULT = str(pathlib.Path(__file__).parents[1] / 'configs' / 'gemma3_270m.py')
 _CONFIG = config_flags.DEFINE_config_file('config', _DEFAULT, lock_config=True)
-_MODES = 'live life chat sleep examine status prepare import export approve trim rescue'
+_MODES = 'live life chat serve sleep examine status prepare import export approve trim rescue'
 _MODE = flags.DEFINE_enum('mode', 'live', _MODES.split(), '')
 _CARRY = {n: flags.DEFINE_string(n, None, '') for n in 'files format to session ids do'.split()}
 

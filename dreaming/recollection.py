@@ -16,6 +16,7 @@ from dreaming.memory.recall import Recalled
 from dreaming.types import Experience, Mind
 
 _SPOKEN = 20  # latest experiences with a word that are looked at; of more some will tell
+_FIRST_THOUGHT = 16  # tokens: enough to see whether the weights know an answer
 
 
 class Weighed(NamedTuple):
@@ -25,8 +26,36 @@ class Weighed(NamedTuple):
   final: bool = False  # nothing is left to be said by a mind
 
 
+class Thought(NamedTuple):
+  """What a reply will be made of."""
+
+  prompt: chat.ReplyPrompt
+  mind: Mind  # whose words it will be
+  recalled: list[Recalled]  # best first
+  said: str  # the whole reply, where notes tell it; '' where the mind is still to speak
+
+
 class Recollection(Life):
   """An identity that answers from its weights, its diary, or both."""
+
+  def think(
+    self, text: str, user: str, now: float, mind: Mind, turns: Sequence[chat.Turn], retrieval: bool
+  ) -> Thought:
+    """All that comes before the first word of a reply: what is recalled, and who will speak.
+
+    Args:
+      mind: that replies; a pretrained model's base may read the notes for it.
+      turns: earlier ones of this conversation.
+      retrieval: whether memories come to mind.
+    """
+    asks = chat.is_question(text)
+    reads = retrieval and (asks or self._model.instruct)
+    recalled = self._notes([text], user, now)[0] if reads else []
+    retold = ''
+    if recalled and asks:
+      (found,) = self._weighed(mind, [text], user, [recalled], _FIRST_THOUGHT)
+      recalled, mind, retold = found.notes, found.mind, found.reply if found.final else ''
+    return Thought(self._prompt(text, user, recalled, turns), mind, recalled, retold)
 
   @property
   def _retells(self) -> bool:

@@ -290,7 +290,7 @@ class Decoder:
         if cut is not None:
           text, done = text[:cut], True
         elif partial and not done:
-          text = _hold_back(text, stop)
+          text = hold_back(text, stop)
         if done:
           open_rows.remove(row)
         if done or partial:
@@ -362,7 +362,7 @@ class Decoder:
     return jax.vmap(lambda n, row: jax.random.categorical(jax.random.fold_in(key, n), row))
 
 
-def _hold_back(text: str, stop: Sequence[str]) -> str:
+def hold_back(text: str, stop: Sequence[str]) -> str:
   """Without a tail that may still become a stop, or half a character."""
   text = text.rstrip('\ufffd')
   longest = max((len(s) for s in stop), default=1) - 1

@@ -19,8 +19,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from dreaming.brain import kernels
 from dreaming.types import Params
 
+_BLOCK = 2048  # tokens whose embeddings are widened at a time: 5 MB on the 270M
 _UNROLL = 8  # rows of the embedding, transposed, added up at a time; more are slower
 
 
@@ -79,9 +81,48 @@ def propose(
   zeros = jnp.zeros(quantized['scale'].shape, jnp.float32)
   total, _ = jax.lax.scan(add, zeros, (hidden.reshape(-1, _UNROLL), quantized['values']))
   logits = (total * quantized['scale'])[None]
-  ids = jnp.sort(top_candidates(logits, min(2 * k + 30, logits.shape[1]))[1][0])
-  values, order = jax.lax.top_k(table[ids].astype(jnp.float32) @ hidden, k)
-  return values[None], ids[order][None], logits
+  return *_judged(logits, table, hidden[None], k), logits
+
+
+@jax.jit
+def quantize_blocks(table: Float[Array, 'V D']) -> dict[str, Array]:
+  """As `quantize`, for several rows at once: int8 values [V / block, block, D]."""
+  v, d = table.shape
+  quantized = quantize(table)
+  block = next(b for b in (_BLOCK, 512, 128, 1) if v % b == 0)
+  values = quantized['values'].reshape(d, v).T.reshape(v // block, block, d)
+  return {'blocks': values, 'scale': quantized['scale']}
+
+
+def propose_rows(
+  quantized: dict[str, Array], table: Float[Array, 'V D'], hidden: Float[Array, 'B D'], k: int
+) -> tuple[Float[Array, 'B K'], Int[Array, 'B K'], Float[Array, 'B V']]:
+  """`propose` for several rows, by quantize_blocks: each block is widened once for all of them.
+
+  Measured for 8 rows of 262,144 x 640, in ms of both cores together: the kernel 36, this without it
+  66, the f32 product 64 (and four times the memory to read).
+  """
+  hidden = hidden.astype(jnp.float32)
+  blocks, scale = quantized['blocks'], quantized['scale']
+  values = blocks.reshape(-1, blocks.shape[-1])
+  if kernels.fits(values, hidden.shape[0]):
+    logits = kernels.quantized(values, scale, hidden)
+  else:
+
+    def block(values: Float[Array, 'V D']) -> Float[Array, 'V B']:
+      return jnp.einsum('vd,bd->vb', values.astype(jnp.float32), hidden)
+
+    logits = jax.lax.map(block, blocks).reshape(-1, hidden.shape[0])
+    logits = (logits * scale[:, None]).T
+  return *_judged(logits, table, hidden, k), logits
+
+
+def _judged(logits, table, hidden, k: int) -> tuple[Float[Array, 'B K'], Int[Array, 'B K']]:
+  """The k likeliest of what int8 proposes, by the real embedding."""
+  ids = jnp.sort(top_candidates(logits, min(2 * k + 30, logits.shape[1]))[1], axis=1)
+  real = jnp.einsum('bkd,bd->bk', table[ids].astype(jnp.float32), hidden)
+  values, order = jax.lax.top_k(real, k)
+  return values, jnp.take_along_axis(ids, order, axis=1)
 
 
 def top_candidates(logits: Float[Array, 'B V'], k: int) -> tuple[Array, Array]:

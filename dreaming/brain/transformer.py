@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from dreaming.brain import kv_cache
+from dreaming.brain import kernels, kv_cache
 from dreaming.brain import lora as lora_lib
 from dreaming.brain import masks as attention_masks
 from dreaming.brain.kv_cache import LayerCache
@@ -153,7 +153,14 @@ class Linears(nn.Module):
     if not self.has_variable('serving', name):
       return None
     w = self.get_variable('serving', name)
-    return jnp.einsum('bld,od->blo', x_BxLxD.astype(w.dtype), w)
+    b, length, d = x_BxLxD.shape
+    if b * length == 1:
+      return jnp.einsum('bld,od->blo', x_BxLxD.astype(w.dtype), w)
+    x_NxD = x_BxLxD.reshape(b * length, d).astype(w.dtype)
+    if kernels.fits(w, b * length):
+      return kernels.weight(w, x_NxD).reshape(b, length, -1)
+    # Of several rows XLA's CPU backend is faster this way round (64: 324 ms against 467).
+    return jnp.einsum('od,nd->on', w, x_NxD).T.reshape(b, length, -1)
 
   def project(
     self, name: str, eqn: str, x: Array, w: Array, flat_in: int = 1

@@ -29,19 +29,27 @@ from dreaming.types import Generation, Mind, Params
 class IdentityLock:
   """Holds an identity for one process: `with IdentityLock(workdir): ...`.
 
-  The kernel lets go of it when the process ends, however it ends; the file stays.
+  The kernel lets go of it when the process ends, however it ends; the file stays. A process that
+  this one starts may share it: it is given `fileno()` and passes it as `shared`.
+
+  Args:
+    shared: the descriptor of a lock that the parent process holds.
 
   Raises:
+    ValueError: `shared` is no lock of this directory.
     BlockingIOError: another process has it.
     OSError: the directory cannot be made or written.
   """
 
-  def __init__(self, workdir: str | pathlib.Path):
+  def __init__(self, workdir: str | pathlib.Path, *, shared: int | None = None):
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     # NOFOLLOW: a link in this place must not make us write elsewhere.
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    self._file = os.fdopen(os.open(workdir / 'lock', flags, 0o644), 'r+')
+    number = os.open(workdir / 'lock', flags, 0o644) if shared is None else shared
+    if shared is not None and not os.path.samestat(os.fstat(shared), os.stat(workdir / 'lock')):
+      raise ValueError(f'descriptor {shared} is not the lock of {workdir}')
+    self._file = os.fdopen(number, 'r+')
     try:
       fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -51,9 +59,14 @@ class IdentityLock:
       raise BlockingIOError(
         f'{workdir} is in use by {holder}: end it first, or choose another --config.workdir'
       ) from None
+    if shared is not None:  # what it says is the parent's
+      return
     self._file.truncate(0)
     self._file.write(f'{os.getpid()}\n')
     self._file.flush()
+
+  def fileno(self) -> int:
+    return self._file.fileno()
 
   def close(self) -> None:
     self._file.close()
@@ -212,11 +225,12 @@ class BlueGreen:
         self._flip(green)
     return green
 
-  def rollback(self, number: int | None = None) -> Mind:
+  def rollback(self, number: int | None = None, *, warm: Mind | None = None) -> Mind:
     """Lets an earlier generation serve again, bit for bit as it was.
 
     Args:
       number: which; by default the parent of the one that serves. 0 is the base.
+      warm: that generation, where `mind` has read it before: then nothing is read.
 
     Raises:
       ValueError: there is no such generation, or it is damaged. Nothing has changed then.
@@ -230,12 +244,18 @@ class BlueGreen:
       if target not in parents and target != 0:
         there = ', '.join(str(n) for n in sorted({0, *parents}))
         raise ValueError(f'there is no generation {target} to roll back to; there are: {there}')
-      mind = self.mind(target)
+      mind = warm if warm is not None and warm.generation == target else self.mind(target)
       try:
         self._diary.activate(target)
       finally:
         self._flip(mind)
     return mind
+
+  def adopt(self, mind: Mind) -> bool:
+    """Serves what another process has promoted, as `mind` read it; whether it is the active one."""
+    with self._swap:
+      self._flip(mind)
+      return self._blue is mind
 
   def _flip(self, mind: Mind) -> None:
     """In any case, also when interrupted right after a commit: the diary decides."""

@@ -1,0 +1,104 @@
+"""A product that XLA's CPU backend is slow at, in C++: a weight with a few rows (rows.cc).
+
+It is compiled once, by whatever C++ compiler is there, into the cache. Where there is none, or on
+an accelerator, XLA's own product is taken: the same numbers but for rounding.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import tempfile
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+MAX_ROWS = 16
+"""Of more, XLA's product is faster."""
+
+_SOURCE = pathlib.Path(__file__).with_name('rows.cc')
+_FLAGS = ('-O3', '-march=native', '-ffast-math', '-std=c++17', '-shared', '-fPIC', '-pthread')
+_SECONDS = 120.0  # that a compiler may take
+_log = logging.getLogger(__name__)
+_library: ctypes.CDLL | None = None  # held: its code is called from compiled programs
+
+
+def load(cache: pathlib.Path) -> bool:
+  """Makes the kernels ready for programs that are traced from now on; whether they are.
+
+  Args:
+    cache: where compiled ones are kept.
+  """
+  global _library
+  if _library is None and jax.default_backend() == 'cpu':
+    try:
+      library = ctypes.CDLL(str(_compiled(cache)))
+      for name, symbol in (('weight', 'DreamingWeight'), ('quantized', 'DreamingQuantized')):
+        capsule = jax.ffi.pycapsule(getattr(library, symbol))
+        jax.ffi.register_ffi_target(f'dreaming_{name}', capsule, platform='cpu')
+      _library = library
+    except (OSError, subprocess.SubprocessError, AttributeError) as e:
+      _log.warning('no C++ kernels, XLA does it all: %s', ' '.join(str(e).split())[:300])
+  return _library is not None
+
+
+def fits(w: Array, rows: int) -> bool:
+  """Whether the kernels take this weight [out, in] with so many rows."""
+  return (
+    _library is not None
+    and 1 < rows <= MAX_ROWS
+    and w.shape[1] % 8 == 0
+    and w.dtype in (jnp.float32, jnp.int8)
+  )
+
+
+def weight(w: Float[Array, 'O D'], x: Float[Array, 'B D']) -> Float[Array, 'B O']:
+  """`x @ w.T`."""
+  out = jax.ShapeDtypeStruct((x.shape[0], w.shape[0]), jnp.float32)
+  return jax.ffi.ffi_call('dreaming_weight', out)(w, x.astype(jnp.float32))
+
+
+def quantized(
+  w: Int[Array, 'O D'], scale: Float[Array, 'O'], x: Float[Array, 'B D']
+) -> Float[Array, 'B O']:
+  """`x @ (scale[:, None] * w).T` of int8 weights."""
+  out = jax.ShapeDtypeStruct((x.shape[0], w.shape[0]), jnp.float32)
+  return jax.ffi.ffi_call('dreaming_quantized', out)(w, scale, x.astype(jnp.float32))
+
+
+def _compiled(cache: pathlib.Path) -> pathlib.Path:
+  """The library, compiled when the cache has none of this source for this machine."""
+  include = jax.ffi.include_dir()
+  key = hashlib.sha256(_SOURCE.read_bytes())
+  key.update(repr((_FLAGS, jax.__version__, platform.machine(), _cpu())).encode())
+  path = cache / 'kernels' / f'rows-{key.hexdigest()[:16]}.so'
+  if path.is_file():
+    return path
+  compiler = next(filter(None, map(shutil.which, ('c++', 'g++', 'clang++'))), None)
+  if compiler is None:
+    raise FileNotFoundError('there is no C++ compiler: install g++')
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(dir=path.parent) as tmp:
+    made = pathlib.Path(tmp) / 'rows.so'
+    command = [compiler, *_FLAGS, '-I', include, '-o', str(made), str(_SOURCE)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    if done.returncode:
+      raise OSError(f'{compiler} failed: {done.stderr[:300]}')
+    os.replace(made, path)
+  return path
+
+
+def _cpu() -> str:
+  """What -march=native looks at: a cache may be shared by machines that differ."""
+  try:
+    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+    return next((line for line in lines if line.startswith('flags')), '')
+  except OSError:
+    return platform.processor()

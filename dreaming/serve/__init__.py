@@ -1,0 +1,1 @@
+"""HTTP: OpenAI's API, our own, and the engine that answers many at once."""

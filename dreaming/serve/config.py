@@ -1,0 +1,51 @@
+"""What is configured of serving: addresses, limits, and what is kept warm."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+  """Mirrors `config.serve`; what the fields mean stands in configs/default.py."""
+
+  host: str = '127.0.0.1'
+  port: int = 8377
+  tokens: str = ''
+  hosts: tuple[str, ...] = ()
+  origins: tuple[str, ...] = ()
+  slots: int = 8
+  queue: int = 64
+  rate: int = 600
+  max_body_bytes: int = 1_048_576
+  max_tokens: int = 512
+  max_n: int = 8
+  warm: int = 3
+  prefixes: int = 12
+  drain_seconds: float = 30.0
+  kernels: bool = True
+
+  def __post_init__(self):
+    least = {'slots': 1, 'queue': 1, 'rate': 0, 'max_body_bytes': 1024, 'max_tokens': 1}
+    least |= {'max_n': 1, 'warm': 1, 'prefixes': 0, 'port': 0, 'drain_seconds': 0}
+    for name, low in least.items():
+      if vars(self)[name] < low:
+        raise ValueError(f'serve.{name} is {vars(self)[name]}: take at least {low}')
+    if self.port > 65_535:
+      raise ValueError(f'serve.port is {self.port}: ports end at 65535')
+    if not self.tokens and not self.is_loopback:
+      raise ValueError(
+        f'serve.host={self.host!r} can be reached by others, and serve.tokens names no file of '
+        'tokens: give one (see dreaming/serve/access.py), or serve on 127.0.0.1'
+      )
+
+  @property
+  def is_loopback(self) -> bool:
+    """Whether this machine alone can reach the address."""
+    if self.host == 'localhost':
+      return True
+    try:
+      return ipaddress.ip_address(self.host).is_loopback
+    except ValueError:
+      return False

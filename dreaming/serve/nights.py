@@ -1,0 +1,149 @@
+"""Nights beside a server: one process at a time, its progress as events, and the cut-over after it.
+
+The process promotes Green in the diary itself, as any night does. The server then reads Green,
+lays it out and reads the prefixes that Blue has read, while Blue still speaks; the cut-over is one
+reference. Streams that Blue began, Blue ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from dreaming.agent import Agent
+from dreaming.serve.access import Refused
+from dreaming.serve.metrics import Metrics
+
+_log = logging.getLogger('dreaming.serve')
+_EVENTS = 2000  # of a night that are kept for who listens later
+_LINE = 1 << 20  # bytes
+_END_SECONDS = 10.0  # that a cancelled night has before it is killed
+
+
+class Nights:
+  """Starts, watches and cancels nights.
+
+  Args:
+    agent: whose nights; its lock is shared with their processes.
+    cut_over: called when a night has promoted a generation.
+  """
+
+  def __init__(self, agent: Agent, metrics: Metrics, cut_over: Callable[[], Any]):
+    self._agent, self._metrics, self._cut_over = agent, metrics, cut_over
+    self._process: asyncio.subprocess.Process | None = None
+    self._task: asyncio.Task | None = None
+    self._events: list[dict[str, Any]] = []
+    self._first = 0  # number of the oldest event that is kept
+    self._news = asyncio.Condition()
+    self._cancelled = False
+    self.run = 0  # how many were started here
+    self.command = [sys.executable, '-m', 'dreaming.serve.sleeper']
+
+  @property
+  def running(self) -> bool:
+    return self._task is not None and not self._task.done()
+
+  @property
+  def last(self) -> dict[str, Any] | None:
+    """The latest event."""
+    return self._events[-1] if self._events else None
+
+  async def start(self, user: str | None = None) -> int:
+    """Begins a night, or goes on with one; returns the number of this run. Raises Refused."""
+    if self.running:
+      raise Refused(409, 'a night is running: wait for it, or cancel it', 'night_running')
+    self._events, self._first, self._cancelled = [], 0, False
+    self.run += 1
+    config = self._agent.config.to_dict()
+    config |= {'workdir': str(self._agent.workdir), 'cache': str(self._agent.cache)}
+    lock = self._agent.lock.fileno()
+    self._process = await asyncio.create_subprocess_exec(
+      *self.command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+      pass_fds=(lock,), limit=_LINE,
+    )  # fmt: skip
+    told = {'config': config, 'lock': lock, 'user': user}
+    self._process.stdin.write(json.dumps(told).encode() + b'\n')
+    await self._process.stdin.drain()
+    self._task = asyncio.create_task(self._watch(self._process))
+    return self.run
+
+  async def cancel(self, abandon: bool = False) -> None:
+    """Ends the night's process. What it finished stays for the next one, unless it is abandoned."""
+    if self.running:
+      self._cancelled = True
+      self._process.terminate()
+      try:
+        await asyncio.wait_for(asyncio.shield(self._task), _END_SECONDS)
+      except TimeoutError:
+        self._process.kill()
+        await self._task
+    if abandon:
+      from dreaming.sleep import night
+
+      await asyncio.to_thread(night.abandon, self._agent.diary, 'cancelled')
+
+  async def events(self, after: int = -1) -> AsyncIterator[tuple[int, dict[str, Any]]]:
+    """(number, event) of this run after a number, to its end."""
+    run = self.run
+    number = max(after + 1, self._first)
+    while run == self.run:
+      number = max(number, self._first)
+      while number < self._first + len(self._events):
+        yield number, self._events[number - self._first]
+        number += 1
+      if not self.running:
+        return
+      async with self._news:
+        with contextlib.suppress(TimeoutError):
+          await asyncio.wait_for(self._news.wait(), 5)
+
+  async def close(self) -> None:
+    if self.running:
+      await self.cancel()
+
+  async def _watch(self, process: asyncio.subprocess.Process) -> None:
+    started, ended = time.monotonic(), False
+    try:
+      while line := await process.stdout.readline():
+        event = json.loads(line)
+        ended = event.get('event') in ('ended', 'failed')
+        if ended and event.get('outcome') == 'promoted':
+          event['swap_ms'] = await self._follow()
+        await self._tell(event)
+    except (ValueError, OSError) as e:
+      _log.exception('a night cannot be followed')
+      await self._tell({'event': 'failed', 'reason': str(e)})
+      ended = True
+      process.terminate()
+    code = await process.wait()
+    if not ended:  # killed, or cancelled between its commit and its last line
+      await self._follow()
+      kind = 'cancelled' if self._cancelled else 'failed'
+      await self._tell({'event': kind, 'reason': f'its process ended with code {code}'})
+    last = self._events[-1]
+    state = last.get('outcome') or last['event']
+    self._metrics.nights.labels(state).inc()
+    seconds = round(time.monotonic() - started, 1)
+    _log.info('night', extra={'fields': {'state': state, 'seconds': seconds}})
+
+  async def _follow(self) -> float:
+    start = time.monotonic()
+    try:
+      await asyncio.to_thread(self._cut_over)
+    except Exception:
+      _log.exception('the generation that was promoted cannot serve')
+    return round(1e3 * (time.monotonic() - start), 1)
+
+  async def _tell(self, event: dict[str, Any]) -> None:
+    self._events.append({'time': round(time.time(), 3), **event})
+    if len(self._events) > _EVENTS:
+      del self._events[0]
+      self._first += 1
+    async with self._news:
+      self._news.notify_all()

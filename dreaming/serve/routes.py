@@ -1,0 +1,193 @@
+"""What an endpoint is, and what guards all of them: access, the size of bodies, errors in one form.
+
+Errors have OpenAI's form, {"error": {"message", "type", "param", "code"}}, on every path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dreaming.serve import fair, schemas
+from dreaming.serve.access import Access, Client, Refused
+from dreaming.serve.metrics import Metrics
+
+_log = logging.getLogger('dreaming.serve')
+_TYPES = {401: 'authentication_error', 403: 'permission_error', 404: 'not_found_error',
+          429: 'rate_limit_error', 500: 'server_error', 503: 'server_error'}  # fmt: skip
+
+Handler = Callable[['Call'], Awaitable[Response]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Endpoint:
+  """One method of one path: its code, who may call it, and what its document says."""
+
+  method: str
+  path: str
+  handler: Handler
+  scope: str | None  # None: anyone, without a token
+  summary: str
+  body: schemas.Schema | None = None
+  query: Mapping[str, schemas.Schema] = dataclasses.field(default_factory=dict)
+  answer: str = 'application/json'
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+  """A request whose access, body and query were checked."""
+
+  request: Request
+  client: Client
+  body: Mapping[str, Any]
+  query: Mapping[str, Any]
+
+  def number(self, name: str) -> int:
+    """A number in the path. Raises Refused."""
+    text = self.request.path_params[name]
+    if not text.isascii() or not text.isdecimal() or len(text) > 15:
+      raise Refused(404, f'{text[:40]!r} is no number', 'not_found')
+    return int(text)
+
+
+def error(status: int, message: str, code: str, headers: Mapping[str, str] | None = None):
+  """An error as OpenAI's clients read it."""
+  kind = _TYPES.get(status, 'invalid_request_error')
+  body = {'error': {'message': message, 'type': kind, 'param': None, 'code': code}}
+  return JSONResponse(body, status, headers=dict(headers or {}))
+
+
+def of_exception(e: Exception) -> Response:
+  """What went wrong, in one line."""
+  if isinstance(e, Refused):
+    return error(e.status, str(e), e.code, e.headers)
+  if isinstance(e, fair.Full):
+    return error(429, str(e), 'queue_full', {'Retry-After': '1'})
+  if isinstance(e, HTTPException):
+    return error(e.status_code, str(e.detail), 'not_found' if e.status_code == 404 else 'http')
+  if isinstance(e, ValueError):
+    return error(422, str(e), 'invalid_value')
+  if isinstance(e, OSError):
+    return error(503, str(e), 'unavailable')
+  _log.exception('a request failed')
+  return error(500, f'an error of the server: {type(e).__name__}', 'internal')
+
+
+def route(endpoint: Endpoint, max_body: int) -> Route:
+  """The endpoint as Starlette takes it."""
+
+  async def handle(request: Request) -> Response:
+    client: Client = request.scope.get('dreaming.client') or Client('', frozenset())
+    try:
+      if endpoint.scope is not None and not client.may(endpoint.scope):
+        raise Refused(403, f'this needs a token with {endpoint.scope!r}', 'insufficient_scope')
+      body: Mapping[str, Any] = {}
+      if endpoint.body is not None:
+        body = schemas.parse(await read(request, max_body), endpoint.body)
+      query = _query(request, endpoint.query)
+      return await endpoint.handler(Call(request, client, body, query))
+    except ClientDisconnect:
+      return Response(status_code=499)
+    except Exception as e:
+      return of_exception(e)
+
+  return Route(endpoint.path, handle, methods=[endpoint.method])
+
+
+async def read(request: Request, limit: int) -> bytes:
+  """A body of at most `limit` bytes. Raises Refused; no more than that is ever held."""
+  size = request.headers.get('content-length', '0')
+  refused = Refused(413, f'the body is larger than {limit:,} bytes (serve.max_body_bytes)',
+                    'body_too_large', {'Connection': 'close'})  # fmt: skip
+  if not size.isdecimal() or int(size) > limit:
+    raise refused
+  chunks, total = [], 0
+  async for chunk in request.stream():
+    total += len(chunk)
+    if total > limit:
+      raise refused
+    chunks.append(chunk)
+  return b''.join(chunks)
+
+
+def _query(request: Request, schema: Mapping[str, schemas.Schema]) -> dict[str, Any]:
+  values: dict[str, Any] = {}
+  for name, text in request.query_params.items():
+    if name not in schema:
+      raise Refused(422, f'{name[:40]!r} is no parameter here', 'unknown_parameter')
+    kind = schema[name].get('type')
+    try:
+      values[name] = {'integer': int, 'number': float, 'boolean': _boolean}.get(kind, str)(text)
+    except ValueError:
+      raise Refused(422, f'{name}={text[:40]!r} is no {kind}', 'invalid_value') from None
+  body = json.dumps(values).encode() if all(v == v for v in values.values()) else b'NaN'
+  return schemas.parse(body, {'type': 'object', 'properties': dict(schema)})
+
+
+def _boolean(text: str) -> bool:
+  if text not in ('true', 'false'):
+    raise ValueError(text)
+  return text == 'true'
+
+
+class Guard:
+  """Before any route: who asks, and from where. After it: metrics, and a line in the log."""
+
+  def __init__(self, app: ASGIApp, access: Access, metrics: Metrics, free: frozenset[str]):
+    self._app, self._access, self._metrics, self._free = app, access, metrics, free
+
+  async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope['type'] != 'http':
+      await self._app(scope, receive, send)
+      return
+    start, status = time.monotonic(), 500
+    headers = {k.decode('latin-1').lower(): v.decode('latin-1') for k, v in scope['headers']}
+    origin = headers.get('origin', '')
+    shared = {'access-control-allow-origin': origin} if self._access.is_named(origin) else {}
+
+    async def answer(message: Message) -> None:
+      nonlocal status
+      if message['type'] == 'http.response.start':
+        status = message['status']
+        more = {'x-content-type-options': 'nosniff', 'cache-control': 'no-store', **shared}
+        known = {k.lower() for k, _ in message['headers']}
+        message['headers'] = [*message['headers'], *(
+          (k.encode(), v.encode('latin-1')) for k, v in more.items() if k.encode() not in known
+        )]  # fmt: skip
+      await send(message)
+
+    client = None
+    try:
+      if scope['path'] in self._free:
+        await self._app(scope, receive, answer)
+        return
+      if scope['method'] == 'OPTIONS' and shared:
+        allow = {'access-control-allow-headers': 'authorization, content-type',
+                 'access-control-allow-methods': 'GET, POST, DELETE'}  # fmt: skip
+        await Response(status_code=204, headers=allow)(scope, receive, answer)
+        return
+      peer = scope['client'][0] if scope.get('client') else ''
+      try:
+        client = scope['dreaming.client'] = self._access.admit(headers, peer)
+      except Refused as e:
+        await of_exception(e)(scope, receive, answer)
+        return
+      await self._app(scope, receive, answer)
+    finally:
+      path = getattr(scope.get('route'), 'path', None) or 'unknown'
+      seconds = time.monotonic() - start
+      self._metrics.requests.labels(scope['method'], path, str(status)).inc()
+      self._metrics.seconds.labels(path).observe(seconds)
+      fields = {'method': scope['method'], 'path': path, 'status': status,
+                'client': client.name if client else '', 'ms': round(1e3 * seconds, 1)}  # fmt: skip
+      _log.info('request', extra={'fields': fields})

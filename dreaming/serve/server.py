@@ -1,0 +1,208 @@
+"""One process that serves one identity: what it consists of, in the order in which it comes up.
+
+`/health` answers at once; the weights are read and the programs compiled behind it, and `/ready`
+says when a token can be had.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import AsyncIterator
+
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, Response
+
+from dreaming import configuration
+from dreaming.agent import Agent
+from dreaming.brain import kernels
+from dreaming.serve import openapi, routes
+from dreaming.serve.access import Access
+from dreaming.serve.completions import Completions
+from dreaming.serve.config import ServeConfig
+from dreaming.serve.engine import Engine
+from dreaming.serve.metrics import CONTENT_TYPE, JsonLines, Metrics
+from dreaming.serve.nights import Nights
+from dreaming.serve.own import Own
+from dreaming.serve.routes import Call, Endpoint
+from dreaming.serve.stream import Ask, Piece, sink_of
+from dreaming.serve.swaps import Swaps
+from dreaming.serve.talk import Talk
+from dreaming.serve.voices import Voices
+
+_log = logging.getLogger('dreaming.serve')
+_READY_SECONDS = 20.0  # for one token, among others
+
+
+class Server:
+  """The parts of a server, and its Starlette app.
+
+  Args:
+    agent: open; closed by whoever opened it.
+  """
+
+  def __init__(self, agent: Agent):
+    self.agent = agent
+    self.config: ServeConfig = configuration.group(agent.config, 'serve', ServeConfig)
+    self.decode = configuration.group(agent.config, 'decode', configuration.DecodeConfig)
+    self.access = Access(self.config)
+    self.metrics = Metrics()
+    self.started = time.time()
+    self.failed = ''  # why it will never be ready
+    self.engine: Engine | None = None
+    self.voices = Voices(self._read, warm=self.config.warm, forget=self._forget)
+    self.swaps = Swaps(agent, self.voices, self.metrics)
+    self.nights = Nights(agent, self.metrics, self.swaps.follow)
+    self.talk = Talk(agent, self.voices)
+    self.endpoints = self._endpoints()
+    self.app = self._app()
+
+  # ---- Coming up and going down ----
+
+  def load(self) -> None:
+    """Reads the weights, compiles, and lets the active generation speak. Takes seconds."""
+    base, config = self.agent.base, self.config
+    if config.kernels:
+      kernels.load(self.agent.cache)
+    engine = Engine(
+      base.arch, base.tokenizer, length=self.decode.cache_length, slots=config.slots,
+      queue=config.queue, prefixes=config.prefixes,
+    )  # fmt: skip
+    blue = self.agent.identity.blue
+    voice = self.voices.get(blue.generation, blue)
+    engine.warm_up(voice)
+    engine.start()
+    self.engine = engine
+    self.talk.engine = self.swaps.engine = engine
+    self.metrics.watch(engine, self.voices)
+    self.voices.flip(voice)
+    fields = {'generation': blue.generation, 'seconds': round(time.time() - self.started, 1)}
+    _log.info('ready', extra={'fields': fields})
+
+  @contextlib.asynccontextmanager
+  async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+    del app
+    loading = asyncio.ensure_future(asyncio.to_thread(self._load))
+    try:
+      yield
+    finally:
+      await loading
+      await self.nights.close()
+      await self.talk.settle()
+      if self.engine is not None:
+        self.engine.close()
+      self.talk.close()
+
+  def _load(self) -> None:
+    try:
+      self.load()
+    except Exception as e:
+      self.failed = ' '.join(str(e).split()) or type(e).__name__
+      _log.exception('the agent could not be loaded')
+
+  def _read(self, number: int):
+    """A generation as it is on the disk."""
+    known = {0, *(g.number for g in self.agent.diary.generations())}
+    if number not in known:
+      there = ', '.join(map(str, sorted(known)))
+      raise ValueError(f'there is no generation {number}; there are: {there}')
+    return self.agent.identity.mind(number)
+
+  def _forget(self, voice) -> None:
+    if self.engine is not None:
+      self.engine.forget(voice)
+
+  # ---- Its endpoints ----
+
+  def _endpoints(self) -> list[Endpoint]:
+    completions = Completions(self.talk, self.config, self.decode.max_tokens)
+    own = Own(self.talk, self.nights, self.swaps)
+    return [
+      Endpoint(method='GET', path='/health', handler=self.health, scope=None,
+               summary='Whether the process lives'),
+      Endpoint(method='GET', path='/ready', handler=self.ready, scope='read',
+               summary='Whether it speaks: generates a token'),
+      Endpoint(method='GET', path='/metrics', handler=self.scrape, scope='read',
+               summary='For Prometheus', answer='text/plain'),
+      Endpoint(method='GET', path='/openapi.json', handler=self.document, scope='read',
+               summary='This document'),
+      *completions.endpoints(),
+      *own.endpoints(),
+    ]  # fmt: skip
+
+  def _app(self) -> Starlette:
+    free = frozenset(e.path for e in self.endpoints if e.scope is None)
+    app = Starlette(
+      routes=[routes.route(e, self.config.max_body_bytes) for e in self.endpoints],
+      lifespan=self.lifespan,
+      exception_handlers={404: _failed, 405: _failed},
+    )
+    app.add_middleware(routes.Guard, access=self.access, metrics=self.metrics, free=free)
+    return app
+
+  async def health(self, call: Call) -> Response:
+    del call
+    fields = {'status': 'failed' if self.failed else 'ok'}
+    return JSONResponse(fields, 503 if self.failed else 200)
+
+  async def ready(self, call: Call) -> Response:
+    if self.failed:
+      return routes.error(503, f'it cannot be loaded: {self.failed}', 'not_ready')
+    voice = self.voices.blue
+    queue: asyncio.Queue[Piece] = asyncio.Queue()
+    sink = sink_of(asyncio.get_running_loop(), queue)
+    start = time.monotonic()
+    ask = Ask(prompt=(self.agent.base.tokenizer.bos,), max_tokens=1, client=call.client.name)
+    streams = self.engine.submit([ask], voice, [sink])
+    try:
+      piece = await asyncio.wait_for(queue.get(), _READY_SECONDS)
+    except TimeoutError:
+      self.engine.cancel(streams)
+      return routes.error(503, f'no token within {_READY_SECONDS:.0f} s', 'not_ready')
+    if piece.finish == 'error':
+      return routes.error(503, piece.error, 'not_ready')
+    ms = round(1e3 * (time.monotonic() - start), 1)
+    return JSONResponse({'status': 'ready', 'generation': voice.generation, 'token_ms': ms})
+
+  async def scrape(self, call: Call) -> Response:
+    del call
+    return Response(self.metrics.text(), media_type=CONTENT_TYPE)
+
+  async def document(self, call: Call) -> Response:
+    del call
+    return JSONResponse(openapi.document(self.endpoints))
+
+
+async def _failed(request, e: Exception) -> Response:
+  del request
+  return routes.of_exception(e)
+
+
+def run(agent: Agent) -> int:
+  """Serves until it is told to end (SIGTERM, or an interrupt); returns the exit code."""
+  try:
+    import uvicorn
+  except ImportError:
+    raise ValueError(
+      "serving needs the extra 'serve': bash launch/setup.sh embedded serve"
+    ) from None
+
+  server = Server(agent)
+  handler = logging.StreamHandler(sys.stderr)
+  handler.setFormatter(JsonLines())
+  for name in ('dreaming.serve', 'uvicorn.error'):
+    logger = logging.getLogger(name)
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.INFO)
+  config = server.config
+  uvicorn.Server(uvicorn.Config(
+    server.app, host=config.host, port=config.port, log_config=None, access_log=False,
+    server_header=False, proxy_headers=False, lifespan='on', timeout_keep_alive=15,
+    loop='asyncio',  # uvloop forks through Python's hooks, and JAX warns of every fork
+    timeout_graceful_shutdown=max(1, round(config.drain_seconds)),
+    h11_max_incomplete_event_size=65_536,
+  )).run()  # fmt: skip
+  return 2 if server.failed else 0
