@@ -115,6 +115,14 @@ def get_config() -> ml_collections.ConfigDict:
   c.senses.whisper = 'embedded'  # tiny.en; or the directory of a Whisper for CTranslate2
   c.senses.language = ''  # of speech, as 'de'; '' finds out
 
+  # Sleeping: when a server begins a night by itself; 0 and '' never do.
+  c.trigger = ml_collections.ConfigDict()
+  c.trigger.at = ''  # 'HH:MM', local time
+  c.trigger.interactions = 0  # since the last night
+  c.trigger.importance = 0.0  # its sum over those that are rated
+  c.trigger.idle_minutes = 0.0  # since the last word
+  c.trigger.quiet = ''  # 'HH:MM-HH:MM', in which no night begins
+
   # Sleeping: which experiences.
   c.select = ml_collections.ConfigDict()
   c.select.threshold = 4.0  # profoundness (1 to 10) below which an experience is not dreamt of

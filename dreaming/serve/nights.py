@@ -19,6 +19,8 @@ from typing import Any
 from dreaming.agent import Agent
 from dreaming.serve.access import Refused
 from dreaming.serve.metrics import Metrics
+from dreaming.sleep import trigger
+from dreaming.sleep.trigger import TriggerConfig
 
 _log = logging.getLogger('dreaming.serve')
 _EVENTS = 2000  # of a night that are kept for who listens later
@@ -43,6 +45,7 @@ class Nights:
     self._news = asyncio.Condition()
     self._cancelled = False
     self.run = 0  # how many were started here
+    self.poll_seconds = 30.0  # between looks at whether one is due
     self.command = [sys.executable, '-m', 'dreaming.serve.sleeper']
 
   @property
@@ -72,6 +75,24 @@ class Nights:
     await self._process.stdin.drain()
     self._task = asyncio.create_task(self._watch(self._process))
     return self.run
+
+  async def fall_asleep(self, config: TriggerConfig, awake: Callable[[], bool]) -> None:
+    """Begins nights when they are due, for as long as it is not cancelled.
+
+    Args:
+      awake: whether the server speaks already.
+    """
+    while config.armed:
+      await asyncio.sleep(self.poll_seconds)
+      if self.running or not awake():
+        continue
+      try:
+        why = await asyncio.to_thread(trigger.due, self._agent.diary, time.time(), config)
+        if why:
+          _log.info('a night is due', extra={'fields': {'why': why}})
+          await self.start()
+      except Exception:  # the next look may find it well again
+        _log.exception('no night could be begun')
 
   async def cancel(self, abandon: bool = False) -> None:
     """Ends the night's process. What it finished stays for the next one, unless it is abandoned."""

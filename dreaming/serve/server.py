@@ -32,6 +32,7 @@ from dreaming.serve.stream import Ask, Piece, sink_of
 from dreaming.serve.swaps import Swaps
 from dreaming.serve.talk import Talk
 from dreaming.serve.voices import Voices
+from dreaming.sleep.trigger import TriggerConfig
 
 _log = logging.getLogger('dreaming.serve')
 _READY_SECONDS = 20.0  # for one token, among others
@@ -47,6 +48,7 @@ class Server:
   def __init__(self, agent: Agent):
     self.agent = agent
     self.config: ServeConfig = configuration.group(agent.config, 'serve', ServeConfig)
+    self.trigger = configuration.group(agent.config, 'trigger', TriggerConfig)
     self.decode = configuration.group(agent.config, 'decode', configuration.DecodeConfig)
     self.access = Access(self.config)
     self.metrics = Metrics()
@@ -86,15 +88,20 @@ class Server:
   async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
     del app
     loading = asyncio.ensure_future(asyncio.to_thread(self._load))
+    waiting = asyncio.ensure_future(self.nights.fall_asleep(self.trigger, self._awake))
     try:
       yield
     finally:
+      waiting.cancel()
       await loading
       await self.nights.close()
       await self.talk.settle()
       if self.engine is not None:
         self.engine.close()
       self.talk.close()
+
+  def _awake(self) -> bool:
+    return self.engine is not None
 
   def _load(self) -> None:
     try:
