@@ -283,6 +283,22 @@ class _Chat:
       )
     if not why.recalled:
       self._say('  no memory came to mind: this came from the weights')
+      self._origins(why.question)
+
+  def _origins(self, question: str) -> None:
+    """The dreams that the weights have it from."""
+    agent = self._agent
+    last = agent.diary.experiences(limit=1, newest_first=True)
+    if not agent.diary.active() or not last or last[0].content != question:
+      return
+    self._say('  looking for the dreams that it comes from ...')
+    found = agent.origins(question, last[0].response, user=last[0].speaker)
+    for o in [o for o in found if o.similarity > 0][:3]:
+      told = agent.diary.experiences(ids=o.dream.sources)
+      text = o.dream.text or ' '.join(f'{p.question} {p.answer}' for p in o.dream.pairs[:1])
+      self._say(f'  {o.similarity:.2f}  dream {o.dream.id} of night {o.dream.night}: {_line(text)}')
+      for e in told:
+        self._say(f'        of experience {e.id}: {_line(e.content)}')
 
   def _remember(self, text: str) -> None:
     if text:

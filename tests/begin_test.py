@@ -83,7 +83,7 @@ def test_gradient_is_that_of_the_weights(params, lessons):
   base = train.frozen(params, ARCH, lessons.shortlist, 'float32')
   batch = lessons.batches[0]
   grads, inputs = jax.jit(train.make_gradient(ARCH, CONFIG))(base, batch)
-  loss = jax.jit(train._losses(ARCH, dataclasses.replace(CONFIG, replay_weight=0.0)))
+  loss = jax.jit(train.make_loss(ARCH, dataclasses.replace(CONFIG, replay_weight=0.0)))
   w = base['layers']['mlp']['linear']
   step = 1e-2 * jax.random.normal(jax.random.key(2), w.shape[1:])
 
@@ -122,7 +122,7 @@ def test_a_step_from_there_learns_more_and_moves_replay_less(params, lessons):
   begun = begin.whitened(
     plain, base, lessons.batches, train.make_gradient(ARCH, CONFIG), ARCH, damping=0.1
   )
-  loss = train._losses(ARCH, CONFIG)
+  loss = train.make_loss(ARCH, CONFIG)
 
   @jax.jit
   def slopes(adapter):

@@ -152,10 +152,10 @@ def test_replay_starts_where_the_base_is(built):
   config = train.TrainConfig(rank=2, dtype='float32', remat=False)
   adapter = lora.init(jax.random.key(0), base.arch, rank=2, targets=config.targets)
   frozen = train.frozen(base.params, base.arch, found.shortlist, 'float32')
-  _, metrics = train._losses(base.arch, config)(adapter, frozen, found.batches[0], None)
+  _, metrics = train.make_loss(base.arch, config)(adapter, frozen, found.batches[0], None)
   assert abs(float(metrics['replay_kl'])) < 2e-3
   moved = jax.tree.map(lambda x: x + 0.05, adapter)
-  _, metrics = train._losses(base.arch, config)(moved, frozen, found.batches[0], None)
+  _, metrics = train.make_loss(base.arch, config)(moved, frozen, found.batches[0], None)
   assert float(metrics['replay_kl']) > 0.01
 
 

@@ -236,7 +236,7 @@ def frozen(params: Params, arch: Architecture, shortlist: Any, dtype: str) -> Pa
   }
 
 
-def _losses(arch: Architecture, config: TrainConfig, inputs: bool = False):
+def make_loss(arch: Architecture, config: TrainConfig, inputs: bool = False):
   """(adapter, base, batch, mask) -> (loss, metrics); metrics has `inputs` where they are asked."""
   model = Transformer(
     arch, scanned=True, remat=config.remat, lora_scale=config.scale, dtype=jnp.dtype(config.dtype)
@@ -270,7 +270,7 @@ def _losses(arch: Architecture, config: TrainConfig, inputs: bool = False):
 
 def make_step(arch: Architecture, config: TrainConfig, optimizer: optax.GradientTransformation):
   """The jitted train step. `base` is what `frozen` returned; target ids index its shortlist."""
-  loss_fn = _losses(arch, config)
+  loss_fn = make_loss(arch, config)
 
   def step(state: TrainState, base: Params, batch: Batch, mask=None):
     grads, metrics = jax.grad(loss_fn, has_aux=True)(state.adapter, base, batch, mask)
@@ -285,7 +285,7 @@ def make_step(arch: Architecture, config: TrainConfig, optimizer: optax.Gradient
 
 def make_gradient(arch: Architecture, config: TrainConfig):
   """(base, batch) -> (the dreams' gradient by the layers' weights, inputs); see begin.py."""
-  loss_fn = _losses(arch, dataclasses.replace(config, replay_weight=0.0), inputs=True)
+  loss_fn = make_loss(arch, dataclasses.replace(config, replay_weight=0.0), inputs=True)
 
   def gradient(base: Params, batch: Batch):
     def by_layers(layers):
@@ -300,5 +300,5 @@ def make_gradient(arch: Architecture, config: TrainConfig):
 
 def make_eval(arch: Architecture, config: TrainConfig):
   """The jitted loss of dreams, nothing changed."""
-  loss_fn = _losses(arch, config)
+  loss_fn = make_loss(arch, config)
   return jax.jit(lambda *args: loss_fn(*args)[1]['dream_loss'])
