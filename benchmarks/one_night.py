@@ -185,9 +185,9 @@ def over_groups(groups: Sequence[Sequence[float]]) -> tuple[float, float] | None
   return means[int(0.025 * ROUNDS)], means[int(0.975 * ROUNDS) - 1]
 
 
-def show(name: str, interval: tuple[float, float] | None, over: str) -> None:
+def show(name: str, interval: tuple[float, float] | None, over: str, of: str = 'one_night') -> None:
   if interval:
-    print(f'one_night.{name} 95% {interval[0]:.3f} to {interval[1]:.3f} over {over}', flush=True)
+    print(f'{of}.{name} 95% {interval[0]:.3f} to {interval[1]:.3f} over {over}', flush=True)
 
 
 # ---- Judging ----
