@@ -10,7 +10,7 @@ import numpy as np
 
 from dreaming.brain import chat, decode, prompts
 from dreaming.life import Life
-from dreaming.memory import kin, reading, rerank, retell
+from dreaming.memory import reading, rerank, retell, unheard
 from dreaming.memory import recall as recall_lib
 from dreaming.memory.recall import Recalled
 from dreaming.types import Experience, Mind
@@ -72,14 +72,14 @@ class Recollection(Life):
     reader = mind if self._model.instruct else self.base_mind
     least, sure = self._memory.min_evidence, self._memory.sure_evidence
     last = self._lived(mind)
-    unheard = self._unheard(questions, user, [i for i, own in enumerate(recalled) if own])
-    noted = [i for i, own in enumerate(recalled) if own and i not in unheard]
+    untold = self._unheard(questions, user, [i for i, own in enumerate(recalled) if own])
+    noted = [i for i, own in enumerate(recalled) if own and i not in untold]
     newer = {i for i in noted if any(r.experience.id > last for r in recalled[i])}
     # What an -it model reads is never beyond doubt: older notes it reads where they are needed.
     first = [i for i in noted if i in newer or not self._model.instruct]
     read = self._read(reader, questions, user, recalled, first, max_tokens)
     told = [i for i in first if read[i][1] >= (least if i in newer else sure)]
-    rest = sorted({*range(len(questions))} - {*told} - unheard)  # the others cost no second pass
+    rest = sorted({*range(len(questions))} - {*told} - untold)  # the others cost no second pass
     closed = self._ask(mind, [questions[i] for i in rest], user, [[]] * len(rest), max_tokens)
     said = {i: Weighed(reply, [], mind) for i, reply in zip(rest, closed, strict=True)}
     unsaid = [i for i in rest if recalled[i] and prompts.is_unknown(said[i].reply)]
@@ -91,11 +91,11 @@ class Recollection(Life):
       replies = self._retold(replies, [recalled[i] for i in told], user)
     for i, reply in zip(told, replies, strict=True):
       said[i] = Weighed(reply, recalled[i], reader, self._retells)
-    said |= {i: Weighed(prompts.UNKNOWN.format(user=user), [], mind, True) for i in unheard}
+    said |= {i: Weighed(prompts.UNKNOWN.format(user=user), [], mind, True) for i in untold}
     return [said[i] for i in range(len(questions))]
 
   def _unheard(self, questions, user: str, which: Sequence[int]) -> set[int]:
-    """Those about a relative of whom nobody spoke: what is likest does not answer them."""
+    """Those about what nobody spoke of: what is likest does not answer them."""
     if self._model.instruct:  # it sees for itself that its notes are of others
       return set()
 
@@ -104,7 +104,7 @@ class Recollection(Life):
       return len(some) == _SPOKEN or any(not chat.only_asks(e.content) for e in some)
 
     asked = {i: prompts.third_person(questions[i], user) for i in which}
-    return {i for i, question in asked.items() if kin.unheard(question, user, told)}
+    return {i for i, question in asked.items() if unheard.unheard(question, user, told)}
 
   def _read(
     self, reader: Mind, questions, user: str, recalled, which: Sequence[int], max_tokens

@@ -1,4 +1,4 @@
-"""Who was never spoken of is not answered about; who was, is, by whatever word."""
+"""What was never spoken of is not answered about; what was, is, by whatever word."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from dreaming.memory import kin
+from dreaming.memory import unheard
 
 
 def _told(*said):
@@ -15,7 +15,7 @@ def _told(*said):
 
 
 @pytest.mark.parametrize(
-  ('question', 'said', 'unheard'),
+  ('question', 'said', 'about'),
   [
     ("Which instrument does Priya's uncle play?", 'I have started the cello.', 'uncle'),
     ("What is Priya's brother called?", 'Henrik, my boss, was in a good mood.', 'brother'),
@@ -28,19 +28,24 @@ def _told(*said):
     ('Who was the brother of Orville Wright?', 'Hello.', None),  # nobody of hers
     ("What does Omar's uncle do?", 'Hello.', None),
     ("What colour is Priya's car?", 'Hello.', None),
+    ("On which date is Priya's birthday?", 'In October I am flying to Tasmania.', 'birthday'),
+    ("On which date is Priya's birthday?", 'I am turning forty on the 4th of May.', None),
+    ('What is Priya allergic to?', 'I cannot stand coriander.', 'allergic'),
+    ('What is Priya allergic to?', 'No nuts for me, I am allergic.', None),
     ("WHAT IS PRIYA'S SON CALLED?", 'Hello.', None),  # another spelling of the name is let be
   ],
 )
-def test_of_whom_nothing_was_told(question, said, unheard):
-  assert kin.unheard(question, 'Priya', _told(said)) == unheard
+def test_of_what_nothing_was_told(question, said, about):
+  assert unheard.unheard(question, 'Priya', _told(said)) == about
 
 
 def test_every_relative_is_told_by_its_own_name():
-  for relative, words in kin._TOLD_BY.items():
-    assert relative in words
-    assert kin.unheard(f"Who is Priya's {relative}?", 'Priya', _told(f'my {relative}')) is None
+  for word, words in unheard._TOLD_BY.items():
+    assert {word, 'birth'} & {*words}
+    told = _told(f'my {words[0]}')
+    assert unheard.unheard(f"What of Priya's {word}?", 'Priya', told) is None
 
 
 def test_a_name_is_no_pattern():
-  assert kin.unheard("Who is J. (Jo)'s uncle?", 'J. (Jo)', _told('')) in (None, 'uncle')
-  assert kin.unheard("Who is James' uncle?", 'James', _told('')) == 'uncle'
+  assert unheard.unheard("Who is J. (Jo)'s uncle?", 'J. (Jo)', _told('')) in (None, 'uncle')
+  assert unheard.unheard("Who is James' uncle?", 'James', _told('')) == 'uncle'

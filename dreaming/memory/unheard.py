@@ -1,8 +1,8 @@
-"""Relatives that nobody spoke of: a question about one of them has no answer in the diary.
+"""Relatives, birthdays, allergies that nobody spoke of: what asks about one has no answer.
 
 What is likest to a question about an uncle is something, and a small reader takes it for the
-answer ("Which instrument does Priya's uncle play?": the cello that Priya has begun). Words for
-relatives are few and hardly have others for them, so that their absence tells.
+answer ("Which instrument does Priya's uncle play?": the cello that Priya has begun). Such words are
+few and hardly have others for them, so that their absence tells; that of other words does not.
 """
 
 from __future__ import annotations
@@ -27,9 +27,13 @@ _GRANDMOTHER = ('grandmother', 'grandma', 'granny', 'gran', 'nan', 'nana', 'nann
 _GRANDFATHER = ('grandfather', 'grandpa', 'grandad', 'granddad', 'gramps', 'grandparent', 'opa',
                 'abuelo', 'nonno')  # fmt: skip
 
-_NEAR = 3  # words after "Priya's" among which the relative is: "Priya's late grandmother"
+_NEAR = 3  # words after the name among which it is: "Priya's late grandmother"
 
-# A relative -> the words of which one must have been said, or nothing was told of them.
+_BIRTHDAY = ('birthday', 'birthdays', 'born', 'birth', 'bday', 'turn', 'turned', 'turning', 'age')
+_ALLERGY = ('allergic', 'allergy', 'allergies', 'intolerant', 'intolerance', 'hay', 'coeliac',
+            'celiac', 'reaction', 'epipen', 'rash')  # fmt: skip
+
+# What is asked about -> the words of which one must have been said, or nothing was told of them.
 _TOLD_BY = {
   **dict.fromkeys(_MOTHER[:3], _PARENT),
   **dict.fromkeys(_FATHER[:2], _PARENT),
@@ -46,22 +50,24 @@ _TOLD_BY = {
   'niece': ('niece', 'nephew', *_SIBLING),
   **dict.fromkeys(('grandmother', 'grandma', 'granny'), _GRANDMOTHER),
   **dict.fromkeys(('grandfather', 'grandpa', 'grandad'), _GRANDFATHER),
+  **dict.fromkeys(('birthday', 'birthdate'), _BIRTHDAY),
+  **dict.fromkeys(('allergic', 'allergy', 'allergies'), _ALLERGY),
   'grandson': ('grandson', 'granddaughter', 'grandchild', 'grandchildren', 'grandkid'),
   'granddaughter': ('grandson', 'granddaughter', 'grandchild', 'grandchildren', 'grandkid'),
 }
 
 
 def unheard(question: str, user: str, told: Callable[[Collection[str]], bool]) -> str | None:
-  """The user's relative that a question is about and of whom nothing was told, or None.
+  """What of the user's a question is about and nobody spoke of, as 'brother', or None.
 
   Args:
     question: in the third person ("What is Priya's brother called?").
-    user: whose relative it is.
+    user: whose it is.
     told: whether something that was said has one of these words.
   """
-  for near in re.findall(rf"\b{re.escape(user)}'s?((?:\W+\w+){{1,{_NEAR}}})", question):
-    for relative in re.findall(r'\w+', near):
-      words = _TOLD_BY.get(relative.casefold())
+  for near in re.findall(rf"\b{re.escape(user)}(?:'s?)?((?:\W+\w+){{1,{_NEAR}}})", question):
+    for word in re.findall(r'\w+', near):
+      words = _TOLD_BY.get(word.casefold())
       if words and not told(words):
-        return relative
+        return word
   return None
