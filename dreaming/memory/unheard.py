@@ -22,17 +22,20 @@ _PARTNER = (
   'husband', 'wife', 'partner', 'spouse', 'fiance', 'fiancee', 'boyfriend', 'girlfriend',
   'married', 'wedding', 'hubby', 'widow', 'widower', 'divorced', 'ex',
 )  # fmt: skip
-_GRANDMOTHER = ('grandmother', 'grandma', 'granny', 'gran', 'nan', 'nana', 'nanna', 'grandparent',
-                'oma', 'abuela', 'nonna')  # fmt: skip
+_GRANDMOTHER = (
+  'grandmother', 'grandma', 'granny', 'gran', 'nan', 'nana', 'nanna', 'grandparent', 'oma',
+  'abuela', 'nonna', 'babushka', 'gogo', 'lola', 'nani', 'yaya',
+)  # fmt: skip
 _GRANDFATHER = ('grandfather', 'grandpa', 'grandad', 'granddad', 'gramps', 'grandparent', 'opa',
                 'abuelo', 'nonno')  # fmt: skip
 
 _NEAR = 3  # words after the name among which it is: "Priya's late grandmother"
 
 _BIRTHDAY = ('birthday', 'birthdays', 'born', 'birth', 'bday', 'turn', 'turned', 'turning', 'age')
-_ALLERGY = ('allergic', 'allergy', 'allergies', 'intolerant', 'intolerance', 'hay', 'coeliac',
-            'celiac', 'reaction', 'epipen', 'rash')  # fmt: skip
-
+_ALLERGY = (
+  'allergic', 'allergy', 'allergies', 'intolerant', 'intolerance', 'hay', 'coeliac', 'celiac',
+  'reaction', 'epipen', 'rash', 'hives', 'swell', 'swollen', 'itch', 'sneeze',
+)  # fmt: skip
 # What is asked about -> the words of which one must have been said, or nothing was told of them.
 _TOLD_BY = {
   **dict.fromkeys(_MOTHER[:3], _PARENT),
