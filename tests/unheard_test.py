@@ -19,7 +19,8 @@ def _told(*said):
   [
     ("Which instrument does Priya's uncle play?", 'I have started the cello.', 'uncle'),
     ("What is Priya's brother called?", 'Henrik, my boss, was in a good mood.', 'brother'),
-    ("What is Priya's brother called?", 'My sister Leela is getting married.', None),  # a sibling
+    ("What is Priya's brother called?", 'My sister Leela is getting married.', 'brother'),
+    ("What is Priya's brother called?", 'I have two siblings.', None),
     ("What is Priya's younger brother called?", 'The lift is stuck.', 'brother'),
     ("Where is Priya's mum from?", 'My mother was born in Pondicherry.', None),
     ("Where is Priya's mother from?", 'My parents are from Pune.', None),

@@ -10,14 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection
 
-_MOTHER = ('mother', 'mum', 'mom', 'mam', 'mama', 'mummy', 'mommy', 'ma')
-_FATHER = ('father', 'dad', 'papa', 'daddy', 'pa', 'pop')
-_PARENT = (*_MOTHER, *_FATHER, 'parent', 'folks')
+_MOTHER = ('mother', 'mum', 'mom', 'mam', 'mama', 'mummy', 'mommy', 'ma', 'parent', 'folks')
+_FATHER = ('father', 'dad', 'papa', 'daddy', 'pa', 'pop', 'parent', 'folks')
 _CHILD = (
-  'son', 'daughter', 'child', 'children', 'kid', 'boy', 'girl', 'baby', 'twin', 'toddler',
-  'teenager', 'eldest', 'youngest', 'oldest', 'firstborn', 'stepson', 'stepdaughter',
+  'child', 'children', 'kid', 'baby', 'twin', 'triplet', 'toddler', 'teenager', 'eldest',
+  'youngest', 'oldest', 'firstborn', 'little one',
 )  # fmt: skip
-_SIBLING = ('brother', 'sister', 'sibling', 'twin', 'bro', 'sis', 'triplet')
+_SON = ('son', 'boy', 'stepson', *_CHILD)
+_DAUGHTER = ('daughter', 'girl', 'stepdaughter', *_CHILD)
+_BROTHER = ('brother', 'bro', 'sibling', 'twin', 'triplet')
+_SISTER = ('sister', 'sis', 'sibling', 'twin', 'triplet')
 _PARTNER = (
   'husband', 'wife', 'partner', 'spouse', 'fiance', 'fiancee', 'boyfriend', 'girlfriend',
   'married', 'wedding', 'hubby', 'widow', 'widower', 'divorced', 'ex',
@@ -31,26 +33,26 @@ _GRANDFATHER = ('grandfather', 'grandpa', 'grandad', 'granddad', 'gramps', 'gran
 
 _NEAR = 3  # words after the name among which it is: "Priya's late grandmother"
 
-_BIRTHDAY = ('birthday', 'birthdays', 'born', 'birth', 'bday', 'turn', 'turned', 'turning', 'age')
+_BIRTHDAY = ('birthday', 'birthdays', 'born', 'birth', 'bday', 'turn', 'turned', 'turning')
 _ALLERGY = (
   'allergic', 'allergy', 'allergies', 'intolerant', 'intolerance', 'hay', 'coeliac', 'celiac',
   'reaction', 'epipen', 'rash', 'hives', 'swell', 'swollen', 'itch', 'sneeze',
 )  # fmt: skip
 # What is asked about -> the words of which one must have been said, or nothing was told of them.
 _TOLD_BY = {
-  **dict.fromkeys(_MOTHER[:3], _PARENT),
-  **dict.fromkeys(_FATHER[:2], _PARENT),
-  'brother': _SIBLING,
-  'sister': _SIBLING,
-  'son': _CHILD,
-  'daughter': _CHILD,
+  **dict.fromkeys(('mother', 'mum', 'mom'), _MOTHER),
+  **dict.fromkeys(('father', 'dad'), _FATHER),
+  'brother': _BROTHER,
+  'sister': _SISTER,
+  'son': _SON,
+  'daughter': _DAUGHTER,
   'husband': _PARTNER,
   'wife': _PARTNER,
-  'uncle': ('uncle', 'aunt', 'auntie', 'aunty'),
-  'aunt': ('aunt', 'auntie', 'aunty', 'uncle'),
+  'uncle': ('uncle',),
+  'aunt': ('aunt', 'auntie', 'aunty'),
   'cousin': ('cousin',),
-  'nephew': ('nephew', 'niece', *_SIBLING),
-  'niece': ('niece', 'nephew', *_SIBLING),
+  'nephew': ('nephew', *_BROTHER, *_SISTER),
+  'niece': ('niece', *_BROTHER, *_SISTER),
   **dict.fromkeys(('grandmother', 'grandma', 'granny'), _GRANDMOTHER),
   **dict.fromkeys(('grandfather', 'grandpa', 'grandad'), _GRANDFATHER),
   **dict.fromkeys(('birthday', 'birthdate'), _BIRTHDAY),
