@@ -127,7 +127,8 @@ def test_a_question_is_answered_from_what_corrects_what_tells(agent, monkeypatch
     agent.observe(said, now=1000.0 + i)
   monkeypatch.setattr(
     rerank, 'by_question',
-    lambda d, m, asked, recalled: [sorted(own, key=lambda r: r.experience.id) for own in recalled],
+    lambda d, m, asked, recalled: [
+      sorted(own, key=lambda r: 'dentist' not in r.experience.content) for own in recalled],
   )  # fmt: skip
   (notes,) = agent._notes(['When is my dentist appointment?'], 'Priya', 2000.0)
   assert [(r.experience.id, r.corrects) for r in notes] == [(4, 1)]
