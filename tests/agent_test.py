@@ -529,7 +529,7 @@ def test_what_is_forgotten_is_recalled_no_more_and_its_media_go(agent):
   shared, own = (agent.media.put(data) for data in (b'shared', b'own'))
   media = [Media(kind='image', digest=d, description='a lighthouse') for d in (shared, own)]
   gone = agent.observe('The lighthouse of Ponta.', media=media, now=1000.0)
-  kept = agent.observe('Another one.', media=media[:1], now=2000.0)
+  kept = agent.observe('What I saw on our way home in the rain.', media=media[:1], now=2000.0)
   assert {e.id for e in agent.memories('lighthouse')} == {gone.id, kept.id}
   (agent.workdir / 'index').mkdir()
   assert agent.forget([gone.id, 99]) == 1
