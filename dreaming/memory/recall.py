@@ -125,7 +125,9 @@ def _newer(ranked: Sequence[Recalled], index: Index, cosine: float) -> list[Reca
   vectors = index.vectors([r.experience.id for r in ranked])
   times = [_time(r) for r in ranked]
   order = sorted(range(len(ranked)), key=times.__getitem__, reverse=True)
-  near = (vectors @ vectors[order].T >= cosine).argmax(axis=1)  # the newest that is near, or itself
+  near = vectors @ vectors[order].T >= cosine
+  near[order, range(len(order))] = True  # each is near itself, also without a vector
+  near = near.argmax(axis=1)  # the newest that is
   newest = (ranked[order[i]] for i in near.tolist())
   return [n if _time(n) > t else None for n, t in zip(newest, times, strict=True)]
 

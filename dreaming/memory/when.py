@@ -59,6 +59,10 @@ _PATTERNS = tuple(
 )
 
 
+# What every pattern has one of: most questions have none, and this is quick.
+_HINT = re.compile(rf'\d|ago|day|week|month|year|night|morning|last|past|{_month}|{_season}')
+
+
 @dataclasses.dataclass(frozen=True)
 class Span:
   """Unix seconds, start <= t < end."""
@@ -83,6 +87,8 @@ def spans(text: str, now: float) -> list[Span]:
   Of what comes again every year or month the latest that has begun is meant. Dates that no calendar
   has ('on the 31st of June') are left out.
   """
+  if not _HINT.search(text.casefold()):
+    return []
   today = datetime.datetime.fromtimestamp(now, datetime.UTC).date()
   if not _YEARS[0] < today.year < _YEARS[1]:
     return []
