@@ -28,6 +28,11 @@ WEIGHTS: Mapping[str, tuple[tuple[str, ...], int | None]] = {
   'mlp/down': (('mlp', 'linear'), None),
 }
 
+# Linear -> the one of those with the same input that leaves it in the collection `inputs`.
+INPUTS: Mapping[str, str] = {
+  'q': 'q', 'k': 'q', 'v': 'q', 'o': 'o', 'gate': 'gate', 'up': 'gate', 'down': 'down',
+}  # fmt: skip
+
 
 def dims(name: str, arch: Any) -> tuple[int, int]:
   """(in, out) of a linear in matrix view."""

@@ -86,12 +86,6 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 }  # fmt: skip
 
 
-# Linear -> the one of those with the same input that leaves it in the collection `inputs`.
-INPUTS: Mapping[str, str] = {
-  'q': 'q', 'k': 'q', 'v': 'q', 'o': 'o', 'gate': 'gate', 'up': 'gate', 'down': 'down',
-}  # fmt: skip
-
-
 # ---- Layouts ----
 
 
@@ -114,8 +108,7 @@ def unstack(params: Params, num_layers: int) -> dict[str, Any]:
 def cast(params: Params, dtype: Any) -> dict[str, Any]:
   """Params whose products are done in `dtype`; norms and the embedding lookup stay as they are.
 
-  For what is done many rows at a time (training, judging dreams): bfloat16 is
-  faster on CPUs with bf16 products (AMX, AVX-512 BF16); on others it was not tried.
+  Of many rows at a time bf16 is faster on CPUs with bf16 products (AMX, AVX-512 BF16).
   """
   out = {
     name: jax.tree.map(lambda x: x.astype(dtype) if x.ndim > 1 else x, tree)
@@ -171,7 +164,7 @@ class Linears(nn.Module):
     """
     dtype = self.dtype or w.dtype
     x = x.astype(dtype)
-    if name in INPUTS.values():  # nothing, unless the collection is asked for
+    if name in lora_lib.INPUTS.values():  # kept where the collection is asked for
       self.sow('inputs', name, x.reshape(*x.shape[: x.ndim - flat_in], -1))
     adapter = self.get_variable('lora', name) if self.has_variable('lora', name) else None
     if self.has_variable('mask', name):  # of every linear, adapted or not

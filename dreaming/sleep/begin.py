@@ -21,7 +21,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Array, Float
 
-from dreaming.brain import lora, transformer
+from dreaming.brain import lora
 from dreaming.types import Batch, Lora, Params
 
 _OVERSAMPLED, _ROUNDS = 8, 8  # of the subspace iteration
@@ -44,7 +44,7 @@ def whitened(
     base: as train.frozen gives it.
     batches: to look at.
     gradient: (base, batch) -> ({'attn': ..., 'mlp': ...}, inputs): the dreams' gradient by the
-      scanned layers' weights, and what transformer.INPUTS names, [layers, B, L, in].
+      scanned layers' weights, and what lora.INPUTS names, [layers, B, L, in].
     arch: an Architecture.
     damping: added to C, whose mean eigenvalue is scaled to 1.
   """
@@ -68,7 +68,7 @@ def whitened(
   for name in names:
     group, leaf = name.split('/')
     ab = adapter['layers'][group][leaf]
-    pairs = zip(np.asarray(gradients[name]), whitening[transformer.INPUTS[leaf]], strict=True)
+    pairs = zip(np.asarray(gradients[name]), whitening[lora.INPUTS[leaf]], strict=True)
     found = np.stack([_directions(g, root, ab['a'].shape[-1]) for g, root in pairs])
     # A linear may have fewer directions than ranks: the others stay random.
     a = ab['a'].at[..., : found.shape[-1]].set(_UNIFORM * found)
