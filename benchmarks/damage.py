@@ -124,11 +124,13 @@ def save_vectors(root: pathlib.Path) -> pathlib.Path:
 
 
 def contents(diary: Diary) -> dict[str, Any]:
-  """All that is in a diary: a digest for each table, and what each experience is."""
-  out: dict[str, Any] = {}
+  """All that is in a diary: a digest for each table and row, and what each experience is."""
+  out: dict[str, Any] = {'rows': {}}
   for table in TABLES:
     rows = diary._run(f'SELECT * FROM {table} ORDER BY 1, 2')
     out[table] = hashlib.sha256(repr(rows).encode()).hexdigest()
+    if table != 'experiences':
+      out['rows'] |= {f'{table} {hashlib.sha256(repr(r).encode()).hexdigest()}': 1 for r in rows}
   out['state'] = diary._run('SELECT active, forgetting FROM state')[0]
   out['words'] = [sorted(diary.by_words(f'w{i} file memory', 20)) for i in range(5)]
   out['each'] = {
@@ -258,6 +260,7 @@ def rescued(path: pathlib.Path, truth: dict[str, Any]) -> dict[str, Any]:
     found = contents(diary)
   altered = [i for i, text in found['each'].items() if truth['each'].get(i) != text]
   altered += [i for i, t in found['trust'].items() if t > truth['trust'].get(i, -1)]
+  altered += [row for row in found['rows'] if row not in truth['rows']]
   out = {'rescued': len(found['each']) / len(truth['each'])}
   return out | ({'became': 'ALTERED', 'altered': altered} if altered else {})
 
