@@ -32,6 +32,7 @@ TABLES = (
   'experiences media scores embeddings nights night_steps night_experiences dreams dream_sources '
   'generations imported archived'
 ).split()
+CHANGE = ('experiences', 'nights', 'night_steps')  # whose rows do: an earlier one is no altered one
 ENDS = ('', '-wal', '.mark')
 
 
@@ -65,7 +66,7 @@ def sleep_over(diary: Diary, ids: list[int]) -> None:
 
 def make_lives(root: pathlib.Path, own: pathlib.Path | None) -> None:
   """closed, killed and older: one life at three moments. another: somebody else's."""
-  rng = random.Random(1)
+  rng, ever = random.Random(1), {}
   words = imports.__doc__.split()
 
   def lived(diary: Diary, count: int) -> None:
@@ -81,6 +82,7 @@ def make_lives(root: pathlib.Path, own: pathlib.Path | None) -> None:
         diary.set_scores(e.id, types.Scores(importance=1 + i % 9, rater='r'))
         diary.set_embedding(e.id, Hashed()([e.content])[0], 'hashed')
     sleep_over(diary, [e.id for e in diary.experiences(unconsumed=True)][: count // 2])
+    ever.update(contents(diary)['rows'])  # a cut log may bring back what trimming takes away
     config = trim.TrimConfig(days=0.0, below=3.0, keep=count // 4)
     embedded = index_lib.Index(*diary.embeddings('hashed'))
     trim.trim(diary, trim.plan(diary, config, 2e9, embedded, 0.9).chosen, config)
@@ -103,7 +105,8 @@ def make_lives(root: pathlib.Path, own: pathlib.Path | None) -> None:
   for name in ('closed', 'killed'):
     shutil.copytree(root / name, root / 'copy')
     with Diary(root / 'copy' / 'diary.sqlite') as diary:
-      (root / f'{name}.json').write_text(json.dumps(contents(diary)))
+      truth = contents(diary)
+      (root / f'{name}.json').write_text(json.dumps(truth | {'ever': ever | truth['rows']}))
     shutil.rmtree(root / 'copy')
   vectors = np.load(save_vectors(root))
   graph.Graph(vectors, root / 'h.usearch')
@@ -124,11 +127,13 @@ def save_vectors(root: pathlib.Path) -> pathlib.Path:
 
 
 def contents(diary: Diary) -> dict[str, Any]:
-  """All that is in a diary: a digest for each table, and what each experience is."""
-  out: dict[str, Any] = {}
+  """All that is in a diary: a digest for each table and row, and what each experience is."""
+  out: dict[str, Any] = {'rows': {}}
   for table in TABLES:
     rows = diary._run(f'SELECT * FROM {table} ORDER BY 1, 2')
     out[table] = hashlib.sha256(repr(rows).encode()).hexdigest()
+    if table not in CHANGE:
+      out['rows'] |= {f'{table} {hashlib.sha256(repr(r).encode()).hexdigest()}': 1 for r in rows}
   out['state'] = diary._run('SELECT active, forgetting FROM state')[0]
   out['words'] = [sorted(diary.by_words(f'w{i} file memory', 20)) for i in range(5)]
   out['each'] = {
@@ -235,7 +240,7 @@ def try_diary(root, home, life, spec, rng, truth) -> dict[str, Any]:
   before = [_bytes(f'{path}{e}') for e in ENDS]
   try:
     with Diary(path) as diary:
-      same = contents(diary) == truth
+      same = contents(diary) == {k: v for k, v in truth.items() if k != 'ever'}
       return {'became': 'harmless' if same else 'SILENT', 'line': diary.remark}
   except (ValueError, OSError) as e:
     line = str(e)
@@ -258,6 +263,7 @@ def rescued(path: pathlib.Path, truth: dict[str, Any]) -> dict[str, Any]:
     found = contents(diary)
   altered = [i for i, text in found['each'].items() if truth['each'].get(i) != text]
   altered += [i for i, t in found['trust'].items() if t > truth['trust'].get(i, -1)]
+  altered += [row for row in found['rows'] if row not in truth['ever']]
   out = {'rescued': len(found['each']) / len(truth['each'])}
   return out | ({'became': 'ALTERED', 'altered': altered} if altered else {})
 

@@ -212,12 +212,13 @@ def main() -> int:
   shares = [a['rescued'] for a in answers if 'rescued' in a] or [1.0]
   if kills:  # a graph finds most of the nearest, not all
     result.add('graph_missed', killed['graph_missed'] / (8 * kills))
-  result.add('rescued', shares)
-  result.add('rescued_mean', sum(shares) / len(shares))
   for name in ('lost', 'doubled', 'scores_lost', 'index_wrong', 'unopened') if kills else ():
     result.bar(f'kill_{name}', killed[name], '<=', 0)
-  result.bar('damage_told_or_harmless', 1 - len(bad) / max(len(answers), 1), '>=', 1.0)
-  result.bar('crashes', sum(a['became'] == 'CRASHED' for a in answers), '<=', 0)
+  if answers:
+    result.add('rescued', shares)
+    result.add('rescued_mean', sum(shares) / len(shares))
+    result.bar('damage_told_or_harmless', 1 - len(bad) / len(answers), '>=', 1.0)
+    result.bar('crashes', sum(a['became'] == 'CRASHED' for a in answers), '<=', 0)
   result.keep([killed, *answers])
   return result.finish()
 

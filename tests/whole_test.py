@@ -237,15 +237,23 @@ def test_any_experience_has_its_digest(tmp_path_factory, text, time):
 # ---- The log ----
 
 
-def test_a_whole_log_is_repaired_to_itself(path):
+def test_a_whole_log_is_read_as_sqlite_reads_it(path):
   killed(path)
-  data = path.with_name('diary.sqlite-wal').read_bytes()
-  assert log.repaired(data, PAGE) == data
+  pages, count = log.pages(path.with_name('diary.sqlite-wal').read_bytes(), PAGE)
+  with Diary(path):
+    pass  # which writes the log into the file
+  data = path.read_bytes()
+  assert len(data) == count * PAGE and len(pages) > 20
+  for number, page in pages.items():
+    written = data[(number - 1) * PAGE : number * PAGE]
+    assert page.whole and log.is_sealed(written)
+    assert page.data[100:-8] == written[100:-8]
 
 
 @pytest.mark.parametrize('data', [b'', b'x', bytes(32), bytes(5000), os.urandom(20_000)])
-def test_any_log_is_repaired_to_one_that_can_be_read(data):
-  assert len(log.repaired(data, PAGE)) <= max(len(data), 32)
+def test_of_what_is_no_log_no_page_is_believed(data):
+  pages, _ = log.pages(data, PAGE)
+  assert not any(page.whole and any(page.data) for page in pages.values())
 
 
 # ---- Rescue ----
@@ -291,10 +299,17 @@ def test_rescue_refuses_what_it_cannot_read(path):
   assert state(path) == before and len([*path.parent.iterdir()]) == 2
 
 
+def test_a_whole_diary_is_not_rescued(path):
+  before = state(path)
+  with pytest.raises(ValueError, match='is whole: there is nothing to rescue'):
+    rescue.rescue(path)
+  assert state(path) == before
+
+
 def test_rescue_takes_no_other_life(path):
   killed(path)
   with Diary(path.with_name('other.sqlite')) as diary:
-    fill(diary)
+    fill(diary, 90, 500)
   shutil.copyfile(path.with_name('other.sqlite'), path)  # under the log of the one that was here
   before = state(path)
   with pytest.raises(ValueError, match='another diary'):

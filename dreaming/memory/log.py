@@ -9,44 +9,67 @@ from __future__ import annotations
 
 import collections
 import struct
+from typing import NamedTuple
 
 _MAGIC = 0x377F0682  # its checksums read words of little-endian; with 1 more of big-endian
-_VERSION = 3_007_000
 _HEADER, _FRAME = 32, 24
 
 
-def repaired(log: bytes, page_size: int) -> bytes:
-  """A log that SQLite reads to its end, without the pages of which it is not known which they are.
+class Page(NamedTuple):
+  """The last version of a page that the log has."""
 
-  A page whose own words were damaged stays in it: the file's checksums and the experiences'
-  digests tell what of it is wrong. What no commit follows is left for SQLite to leave out.
+  data: bytes
+  whole: bool  # whether it is as it was written
+
+
+def pages(log: bytes, page_size: int) -> tuple[dict[int, Page], int]:
+  """All that the log would write into the file, by page number, and how many pages that has then.
+
+  Each page has a checksum that goes on from the one before. What does not follow is taken with one
+  flipped bit of its number set right, if that makes it follow, or else as damaged. What no commit
+  follows is left out.
 
   Args:
     log: the damaged one.
     page_size: of the database, bytes; a power of two.
+
+  Returns:
+    No pages and 0 where there is nothing in it.
   """
   size = _FRAME + page_size
   frames = [log[i : i + size] for i in range(_HEADER, len(log) - size + 1, size)]
   salts = collections.Counter(f[8:16] for f in frames)
-  of_header = log[16:24]
-  salt = of_header if salts[of_header] else max(salts, key=lambda s: salts[s], default=of_header)
+  salt = log[16:24]  # of the header, unless it is damaged
+  salt = salt if salts[salt] else max(salts, key=lambda s: salts[s], default=salt)
   order = '>' if log[:4] == struct.pack('>I', _MAGIC + 1) else '<'
-  magic = _MAGIC + (order == '>')
-  sequence = log[12:16].ljust(4, b'\0')
-  head = struct.pack('>III', magic, _VERSION, page_size) + sequence + salt.ljust(8, b'\0')
-  sums = checksum(head, order)
-  out = [head + struct.pack('>II', *sums)]
-  stored = log[24:32]  # that the next page's checksum goes on from
   last = max((i for i, f in enumerate(frames) if f[8:16] == salt), default=-1)
+  highest = max((struct.unpack('>I', f[:4])[0] for f in frames if f[8:16] == salt), default=0)
+  out: dict[int, Page] = {}
+  waiting: dict[int, Page] = {}
+  count, stored = 0, log[24:32]
   for f in frames[: last + 1]:
-    number, whole = f[:4], _follows(f, stored, order)
+    head = _head(f, stored, order)
     stored = f[16:24]
-    known = f[8:16] == salt and 0 < struct.unpack('>I', number)[0] < 2**31
-    if not whole and (not known or is_sealed(f[_FRAME:])):
-      continue  # the page is right, so that what is wrong may be its number
-    sums = checksum(f[:8] + f[_FRAME:], order, sums)
-    out.append(f[:8] + salt + struct.pack('>II', *sums) + f[_FRAME:])
-  return b''.join(out)
+    number, committed = struct.unpack('>II', head or f[:8])
+    if head or 0 < number <= min(highest, len(frames) + 2**20):
+      waiting[number] = Page(f[_FRAME:], head is not None)
+    if committed and (head or committed <= 2 * highest):
+      out |= waiting
+      waiting, count = {}, committed
+  return out, count
+
+
+def _head(frame: bytes, stored: bytes, order: str) -> bytes | None:
+  """Page number and size after commit of a frame that follows; None when it does not."""
+  start = struct.unpack('>II', stored.ljust(8, b'\0'))
+  want = struct.unpack('>II', frame[16:24])
+  if checksum(frame[:8] + frame[_FRAME:], order, start) == want:
+    return frame[:8]
+  for bit in range(64):
+    head = (int.from_bytes(frame[:8]) ^ 1 << bit).to_bytes(8)
+    if checksum(head + frame[_FRAME:], order, start) == want:
+      return head
+  return None
 
 
 def checksum(data: bytes, order: str = '<', start: tuple[int, int] = (0, 0)) -> tuple[int, int]:
@@ -67,9 +90,3 @@ def is_sealed(page: bytes) -> bool:
 def seal(page: bytes) -> bytes:
   """The checksum that a page should end with."""
   return struct.pack('<II', *checksum(page[:-8]))
-
-
-def _follows(frame: bytes, stored: bytes, order: str) -> bool:
-  """Whether a page's checksum in the log goes on from the one before, as it stands there."""
-  start = struct.unpack('>II', stored.ljust(8, b'\0'))
-  return struct.pack('>II', *checksum(frame[:8] + frame[_FRAME:], order, start)) == frame[16:24]

@@ -41,7 +41,7 @@ _TABLES = {
   'archived': 'experience',
 }
 _MAGIC, _PAGE = b'SQLite format 3\0', 4096
-_MOST = 100  # pages of a schema
+_MOST, _SOME = 100, 8  # pages of a schema, and that tell whether they have checksums
 _GAP = 10_000_000  # ids that are tried one by one
 _FIELDS = ('time', 'kind', 'speaker', 'content', 'response', 'session', 'metadata')
 
@@ -71,12 +71,13 @@ def rescue(path: str | pathlib.Path) -> Rescued:
     aside = sorted(path.parent.glob(f'{path.name}.broken-*[0-9]'))
     hint = f'; {aside[-1]} was put aside: move it back and try again' if aside else ''
     raise ValueError(f'there is no diary {path}: put a backup there{hint}')
+  if _is_whole(path):
+    raise ValueError(f'the diary {path} is whole: there is nothing to rescue')
   now = datetime.datetime.now(datetime.UTC)
   kept = path.with_name(f'{path.name}.broken-{now:%Y%m%d-%H%M%S}')
   with tempfile.TemporaryDirectory(dir=path.parent, prefix='.rescue-') as directory:
     source, target = pathlib.Path(directory) / 'old.sqlite', pathlib.Path(directory) / path.name
     _copy(path, source)
-    _check_identity(source, path)
     with Diary(target) as new:
       saved = _save(source, new, path)
     wrong = None
@@ -98,16 +99,31 @@ def rescue(path: str | pathlib.Path) -> Rescued:
   )
 
 
+def _is_whole(path: pathlib.Path) -> bool:
+  try:
+    Diary(path).close()
+  except ValueError:
+    return False
+  return True
+
+
 def _copy(path: pathlib.Path, to: pathlib.Path) -> None:
-  """The file and its log, mended so far that SQLite opens them and reads them to their ends."""
+  """The file with what its log has for it, mended so far that SQLite opens it."""
   shutil.copyfile(path, to)
+  _check_identity(to, path)
   with to.open('rb+') as f:
     head = bytearray(f.read(100).ljust(100, b'\0'))
     size = int.from_bytes(head[16:18], 'big')
     if size not in (512, 1024, 2048, 4096, 8192, 16_384, 32_768):
       size = _PAGE
     f.seek(size)
-    sealed = log.is_sealed(f.read(size).ljust(size, b'\0'))
+    some = [page for _ in range(_SOME) if len(page := f.read(size)) == size and any(page)]
+    sealed = head[20] == whole.RESERVED or any(map(log.is_sealed, some))
+    beside = path.with_name(f'{path.name}-wal')
+    if beside.exists():
+      _apply(f, beside.read_bytes(), size, sealed)
+      f.seek(0)
+      head = bytearray(f.read(100).ljust(100, b'\0'))
     head[:24] = _MAGIC + size.to_bytes(2, 'big') + bytes((2, 2, 8 * sealed, 64, 32, 32))
     pages = int.from_bytes(head[28:32], 'big')
     end = f.seek(0, os.SEEK_END)
@@ -117,34 +133,39 @@ def _copy(path: pathlib.Path, to: pathlib.Path) -> None:
     f.write(head)
     if sealed:
       _seal_schema(f, size)
-  beside = path.with_name(f'{path.name}-wal')
-  if beside.exists() and beside.stat().st_size > 0:
-    to.with_name(f'{to.name}-wal').write_bytes(log.repaired(beside.read_bytes(), size))
+  _check_identity(to, path)
+
+
+def _apply(f: BinaryIO, data: bytes, size: int, sealed: bool) -> None:
+  """Writes the log's pages into the file, those that are damaged with a wrong checksum."""
+  pages, count = log.pages(data, size)
+  for number, page in pages.items():
+    text = page.data
+    if sealed:
+      seal = log.seal(text)
+      text = text[:-8] + (seal if page.whole else bytes(b ^ 255 for b in seal))
+    f.seek((number - 1) * size)
+    f.write(text)
+  if count:
+    f.truncate(count * size)
 
 
 def _check_identity(source: pathlib.Path, path: pathlib.Path) -> None:
   """Another diary in this one's place, even under its log, would bring another life along."""
-  mark = whole.read_mark(path)
-  beside = source.with_name(f'{source.name}-wal')
-  aside = source.with_name('log')
-  for with_log in (True, False) if mark else ():
-    if not with_log and beside.exists():
-      os.rename(beside, aside)
-    connection = apsw.Connection(str(source), vfs=whole.vfs())
-    try:
-      connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-      identity = connection.execute('SELECT identity FROM state').get
-    except (apsw.Error, UnicodeDecodeError):
-      continue  # that is damaged, or of before there were marks
-    finally:
-      connection.close()
-    if mark and identity != mark.identity:
-      raise ValueError(
-        f'{path} is another diary than the one that was here: put the right one in its place, or '
-        f'remove {whole.mark_of(path)}; nothing was changed'
-      )
-  if aside.exists():
-    os.rename(aside, beside)
+  if (mark := whole.read_mark(path)) is None:
+    return
+  connection = apsw.Connection(str(source), vfs=whole.vfs())
+  try:
+    identity = connection.execute('SELECT identity FROM state').get
+  except (apsw.Error, UnicodeDecodeError):
+    return  # that is damaged, or of before there were marks
+  finally:
+    connection.close()
+  if identity != mark.identity:
+    raise ValueError(
+      f'{path} is another diary than the one that was here: put the right one in its place, or '
+      f'remove {whole.mark_of(path)}; nothing was changed'
+    )
 
 
 def _seal_schema(f: BinaryIO, size: int) -> None:
