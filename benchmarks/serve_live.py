@@ -40,7 +40,7 @@ class Live:
   def __enter__(self) -> Live:
     self._thread.start()
     self.http = httpx.Client(base_url=self.url, timeout=60)
-    end = time.monotonic() + 300
+    end = time.monotonic() + 900  # compiling on a busy machine
     while time.monotonic() < end:
       try:
         if self.http.get('/ready').status_code == 200:

@@ -35,8 +35,7 @@ def speak(live, streams: int, tokens: int) -> tuple[float, float]:
 
   def stream(i: int) -> None:
     for chunk in live.client.completions.create(
-      model='agent@0', prompt=f'{PROMPT} {i}', max_tokens=tokens, stream=True, temperature=1.0,
-      top_p=0.95, seed=i,
+      model='agent@0', prompt=f'{PROMPT} {i}', max_tokens=tokens, stream=True, temperature=0,
     ):  # fmt: skip
       if chunk.choices[0].text and i not in begun:
         begun.append(i)

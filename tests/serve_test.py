@@ -125,6 +125,7 @@ def test_turns_and_system_words_are_read(live):
 
   alone = tokens(('user', 'It rains.'))
   assert tokens(('user', 'Hi.'), ('assistant', 'Hello.'), ('user', 'It rains.')) > alone
+  assert tokens(('system', 'You are a pirate.'), ('user', 'It rains.')) == alone  # not -it
   parts = [{'type': 'text', 'text': 'It rains.'}]
   assert chat(live, messages=[{'role': 'user', 'content': parts}]).usage.prompt_tokens == alone
 
@@ -141,6 +142,14 @@ def test_a_text_is_continued(live):
   assert both.choices[0].text == one.choices[0].text
   chunks = list(complete(model='agent@0', prompt='The sky', max_tokens=5, stream=True))
   assert ''.join(c.choices[0].text for c in chunks) == one.choices[0].text
+
+
+def test_words_are_those_of_one_stream_alone(live):
+  """Prompts longer than a chunk, beside each other, against the decoder of one stream."""
+  agent, prompts = live.agent, ['The sky', 'A tree is here. ' * 9]
+  alone = agent.decoder.generate(agent.base_mind, prompts[1:], max_tokens=6, stop=())
+  both = live.client.completions.create(model='agent@0', prompt=prompts, max_tokens=6)
+  assert both.choices[1].text == alone[0]
 
 
 def test_texts_have_vectors(live):
@@ -187,6 +196,23 @@ def test_other_paths_and_methods_are_errors_of_the_same_form(live):
   for method, path, status in [('GET', '/nix', 404), ('DELETE', '/v1/models', 405)]:
     answer = live.http.request(method, path)
     assert answer.status_code == status and answer.json()['error']['message']
+
+
+def test_an_error_of_the_engine_ends_its_streams_and_no_others(live, monkeypatch):
+  batcher, step = live.server.engine._batcher, live.server.engine._batcher.step
+
+  def fail(*args):
+    monkeypatch.setattr(batcher, 'step', step)
+    raise RuntimeError('out of memory')
+
+  monkeypatch.setattr(batcher, 'step', fail)
+  with pytest.raises(openai.InternalServerError):
+    chat(live)
+  assert chat(live).choices[0].finish_reason == 'length'
+  monkeypatch.setattr(batcher, 'step', fail)
+  with pytest.raises(openai.APIError, match='out of memory'):
+    streamed(live)
+  assert chat(live).choices[0].finish_reason == 'length'
 
 
 # ---- Health ----

@@ -102,7 +102,7 @@ class Completions:
 
   def _message(self, call: Call) -> Message:
     body = call.body
-    text, turns = wire.conversation(body['messages'])
+    text, turns, system = wire.conversation(body['messages'])
     model = body['model']
     generation = self._generation(model)
     is_agent = model == wire.AGENT
@@ -112,6 +112,7 @@ class Completions:
       text=text,
       user=body.get('user', agent.life.user),
       turns=tuple(turns),
+      system=system,
       generation=generation,
       retrieval=body.get('retrieval', True),
       store=body.get('store', is_agent),

@@ -118,6 +118,7 @@ class Engine:
 
     Raises:
       ValueError: a prompt is empty or leaves no room.
+      OSError: the engine is closing.
       fair.Full: too many wait.
     """
     streams = []
@@ -133,7 +134,7 @@ class Engine:
       streams.append(Stream(ask, voice, self.tokenizer, sink))
     with self._lock:
       if self._closing:
-        raise ValueError('the server is closing')
+        raise OSError('the server is closing')
       self._queue.put(asks[0].client, streams)
       self._lock.notify()
     return streams
@@ -234,7 +235,7 @@ class Engine:
       self._joining = None
       self._end(stream, 'cancelled')
       return None
-    size = min(len(prefix) or len(left), slots_lib.CHUNKS[-1])
+    size = slots_lib.chunk(len(prefix) or len(left))
     voice = stream.voice
     row = self._batcher.read(voice.mind.params, voice.served, row, left[:size])
     left, rest = left[size:], prefix[size:]

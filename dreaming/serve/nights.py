@@ -44,6 +44,7 @@ class Nights:
     self._first = 0  # number of the oldest event that is kept
     self._news = asyncio.Condition()
     self._cancelled = False
+    self._starting = asyncio.Lock()
     self.run = 0  # how many were started here
     self.poll_seconds = 30.0  # between looks at whether one is due
     self.command = [sys.executable, '-m', 'dreaming.serve.sleeper']
@@ -59,6 +60,10 @@ class Nights:
 
   async def start(self, user: str | None = None) -> int:
     """Begins a night, or goes on with one; returns the number of this run. Raises Refused."""
+    async with self._starting:
+      return await self._start(user)
+
+  async def _start(self, user: str | None) -> int:
     if self.running:
       raise Refused(409, 'a night is running: wait for it, or cancel it', 'night_running')
     self._events, self._first, self._cancelled = [], 0, False

@@ -10,6 +10,7 @@ from typing import Any
 from sse_starlette import EventSourceResponse
 from starlette.responses import JSONResponse, Response
 
+from dreaming.brain.sampler import GREEDY
 from dreaming.memory.nights import Night
 from dreaming.memory.score import UNWANTED, WANTED
 from dreaming.serve import schemas
@@ -17,7 +18,7 @@ from dreaming.serve.access import Refused
 from dreaming.serve.nights import Nights
 from dreaming.serve.routes import Call, Endpoint
 from dreaming.serve.swaps import Swaps
-from dreaming.serve.talk import Talk
+from dreaming.serve.talk import Message, Talk
 from dreaming.types import Dream, Experience, Trust
 
 _PAGE = {'type': 'integer', 'minimum': 1, 'maximum': 500}
@@ -205,15 +206,33 @@ class Own:
     )]})  # fmt: skip
 
   async def compare(self, call: Call) -> Response:
-    body = call.body
-    answers = {}
+    """Greedily, each from its weights alone, among all other streams."""
+    body, answers = call.body, {}
     for number in dict.fromkeys(body['generations']):
       await self._known(number)
-      answers[str(number)] = await self._talk.with_mind(
-        self._agent.answer, body['questions'], user=body.get('user'), generation=number,
-        max_tokens=body.get('max_tokens', _COMPARE_TOKENS),
-      )  # fmt: skip
+      answers[str(number)] = [await self._answer(call, q, number) for q in body['questions']]
     return JSONResponse({'questions': body['questions'], 'answers': answers})
+
+  async def _answer(self, call: Call, question: str, generation: int) -> str:
+    reply = await self._talk.reply(
+      Message(
+        text=question,
+        user=call.body.get('user', self._agent.life.user),
+        generation=generation,
+        retrieval=False,
+        store=False,
+        max_tokens=call.body.get('max_tokens', _COMPARE_TOKENS),
+        sampler=GREEDY,
+        client=call.client.name,
+      )
+    )
+    try:
+      async for _, piece in reply:
+        if piece.finish == 'error':
+          raise RuntimeError(piece.error)
+    finally:
+      reply.close()
+    return reply.texts[0].strip()
 
   async def rollback(self, call: Call) -> Response:
     if (number := call.body.get('generation')) is not None:

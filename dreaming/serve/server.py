@@ -36,6 +36,7 @@ from dreaming.sleep.trigger import TriggerConfig
 
 _log = logging.getLogger('dreaming.serve')
 _READY_SECONDS = 20.0  # for one token, among others
+_CONNECTIONS = 512  # at a time; more are refused
 
 
 class Server:
@@ -210,6 +211,6 @@ def run(agent: Agent) -> int:
     server_header=False, proxy_headers=False, lifespan='on', timeout_keep_alive=15,
     loop='asyncio',  # uvloop forks through Python's hooks, and JAX warns of every fork
     timeout_graceful_shutdown=max(1, round(config.drain_seconds)),
-    h11_max_incomplete_event_size=65_536,
+    h11_max_incomplete_event_size=65_536, limit_concurrency=_CONNECTIONS,
   )).run()  # fmt: skip
   return 2 if server.failed else 0

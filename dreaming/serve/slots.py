@@ -25,8 +25,10 @@ from dreaming.brain.serving import top_candidates
 from dreaming.brain.transformer import Architecture, Transformer
 from dreaming.types import Params
 
-CHUNKS = (16, 32, 64, 128)
+CHUNKS = (16, 64, 128)
 """Tokens of a prompt that are read at once; between two chunks the other streams go on."""
+
+_SMALL = 32  # tokens: up to so many, two of the smallest chunks cost less than one of the next
 
 TOP = 20
 """Log-probabilities of so many tokens can be asked for, as OpenAI has it."""
@@ -61,6 +63,11 @@ class Row(NamedTuple):
   length: int  # tokens read
 
 
+def chunk(left: int) -> int:
+  """How many of so many tokens are read next."""
+  return CHUNKS[0] if left <= _SMALL else min(left, CHUNKS[-1])
+
+
 class Batcher:
   """The compiled programs over slots.
 
@@ -74,10 +81,10 @@ class Batcher:
     self.compilations = 0
     self._model = Transformer(arch)
     self._candidates = min(CANDIDATES, arch.vocab_size)
-    jit = functools.partial(jax.jit, static_argnames='mode')
     self._chunk = jax.jit(self._counted(self._chunk_fn))
-    self._step = jit(self._counted(self._step_fn), donate_argnums=(3,))
-    self._first = jit(self._counted(self._first_fn))
+    # Two programs: the deep one, which takes a second to trace, serves all ways to draw.
+    self._body = jax.jit(self._counted(self._body_fn), donate_argnums=(2,))
+    self._next = jax.jit(self._counted(self._next_fn), static_argnames='mode')
     self._move = jax.jit(self._counted(self._move_fn), donate_argnums=(0,))
     self._empty = kv_cache.init_cache(arch, 1, length)
 
@@ -113,12 +120,13 @@ class Batcher:
     seed = np.asarray([sampler.seed % 2**32], np.uint32)
     zero = np.zeros(1, np.int32)
     mode = 'greedy' if mode == 'greedy' else 'free'  # of one row that costs nothing
-    said = self._first(params, row.hidden, seed, zero, knobs, mode=mode)
-    new = Slots(
-      cache=row.cache, token=said.token, position=zero + row.length, step=zero + 1, seed=seed,
-      knobs=knobs,
-    )  # fmt: skip
-    return self.move(slots, slot, new, 0), said
+    state = Slots(
+      cache=(), token=zero, position=zero + row.length - 1, step=zero, seed=seed, knobs=knobs
+    )
+    state, said = self._next(
+      params['embedder']['input_embedding'], None, row.hidden, state, np.ones(1, bool), mode=mode
+    )
+    return self.move(slots, slot, state.replace(cache=row.cache), 0), said
 
   def step(
     self, params: Params, served: Any, embedding: Any, slots: Slots, active: np.ndarray, mode: str
@@ -132,7 +140,10 @@ class Batcher:
     """
     if mode == 'free':  # which draws among all tokens
       embedding = None
-    return self._step(params, served, embedding, slots, active, mode=mode)
+    table = params['embedder']['input_embedding']
+    hidden, cache = self._body(params, served, slots.cache, slots.token, slots.position, active)
+    state, said = self._next(table, embedding, hidden, slots.replace(cache=()), active, mode=mode)
+    return state.replace(cache=cache), said
 
   def move(self, to: Slots, slot: int, source: Slots, source_slot: int) -> Slots:
     """Copies a stream into a slot of other Slots."""
@@ -155,23 +166,20 @@ class Batcher:
     hidden, cache = self._model.apply(variables, tokens, positions, None, cache)
     return cache, hidden[:, jnp.argmax(positions[0])]
 
-  def _step_fn(self, params, served, embedding, slots, active, mode):
+  def _body_fn(self, params, served, cache, token, position, active):
     variables = {'params': params} | ({'serving': served} if served else {})
-    position = jnp.where(active, slots.position, -1)
-    hidden, cache = self._model.apply(
-      variables, slots.token[:, None], position[:, None], None, slots.cache
-    )
-    said = self._choose(params, embedding, hidden[:, 0], slots.seed, slots.step, slots.knobs, mode)
+    position = jnp.where(active, position, -1)
+    hidden, cache = self._model.apply(variables, token[:, None], position[:, None], None, cache)
+    return hidden[:, 0], cache
+
+  def _next_fn(self, table, embedding, hidden, slots, active, mode):
+    said = self._choose(table, embedding, hidden, slots.seed, slots.step, slots.knobs, mode)
     slots = slots.replace(
-      cache=cache,
       token=jnp.where(active, said.token, slots.token),
       position=slots.position + active,
       step=slots.step + active,
     )
     return slots, said
-
-  def _first_fn(self, params, hidden, seed, step, knobs, mode):
-    return self._choose(params, None, hidden, seed, step, knobs, mode)
 
   def _move_fn(self, to, slot, source, source_slot):
     def copy(a, b):
@@ -180,8 +188,7 @@ class Batcher:
 
     return jax.tree.map(copy, to, source)
 
-  def _choose(self, params, embedding, hidden, seed, step, knobs, mode) -> Said:
-    table = params['embedder']['input_embedding']
+  def _choose(self, table, embedding, hidden, seed, step, knobs, mode) -> Said:
     k = 1 if mode == 'greedy' else self._candidates
     if embedding is not None and 'blocks' in embedding:
       values, ids, logits = serving.propose_rows(embedding, table, hidden, k)

@@ -37,6 +37,7 @@ class Message:
   text: str
   user: str
   turns: tuple[chat.Turn, ...] = ()
+  system: str = ''  # read by -it models alone: a pretrained one would take it for the message
   generation: int | None = None  # None: whoever serves
   retrieval: bool = True
   store: bool = True
@@ -153,12 +154,15 @@ class Talk:
     """Begins to reply. Raises ValueError (nothing is logged then) and fair.Full."""
     self.agent.check(message.text)
     voice = await self.voice(message.generation)
-    say = (message.text, message.user, time.time(), voice.mind, message.turns[-_TURNS:])
+    turns = message.turns[-_TURNS:]
+    if message.system and self.agent.instruct:  # Gemma's template has no role for it
+      turns = chat.Turn(text=message.system, response='Understood.'), *turns
+    say = (message.text, message.user, time.time(), voice.mind, turns)
     reads = message.retrieval and (chat.is_question(message.text) or self.agent.instruct)
     if reads and self.agent.diary.ids(limit=1):
       thought = await self.with_mind(self.agent.think, *say, retrieval=True)
     else:  # nothing but words: needs no turn
-      thought = self.agent.think(*say, retrieval=False)
+      thought = await asyncio.to_thread(self.agent.think, *say, retrieval=False)
     why = self.agent.reason(message.text, thought)
     reply = Reply(f'chatcmpl-{secrets.token_hex(12)}', voice, why, self.engine)
     prompt = thought.prompt

@@ -32,8 +32,8 @@ def generation(model: str) -> int | None:
   return int(found[1])
 
 
-def conversation(messages: Sequence[Mapping[str, Any]]) -> tuple[str, list[chat.Turn]]:
-  """The last message and the turns before it; what the system says stands before the first.
+def conversation(messages: Sequence[Mapping[str, Any]]) -> tuple[str, list[chat.Turn], str]:
+  """The last message, the turns before it, and what the system says.
 
   Raises Refused where the last message is not the user's.
   """
@@ -51,13 +51,11 @@ def conversation(messages: Sequence[Mapping[str, Any]]) -> tuple[str, list[chat.
     raise Refused(422, 'messages: the last one must be of role user', 'invalid_value')
   if said[0][0] == 'assistant':
     said.insert(0, ('user', ''))
-  if system and any(system):
-    said[0] = 'user', '\n\n'.join([*filter(None, system), said[0][1]]).strip()
   turns = [
     chat.Turn(text=user, response=reply)
     for (_, user), (_, reply) in zip(said[:-1:2], said[1::2], strict=True)
   ]
-  return said[-1][1], turns
+  return said[-1][1], turns, '\n\n'.join(filter(None, system))
 
 
 def _text(content: Any) -> str:
