@@ -65,11 +65,14 @@ def start(config: str, workdir: str, cache: pathlib.Path) -> float:
     s.bind(('127.0.0.1', 0))
     port = s.getsockname()[1]
   begin = time.perf_counter()
+  # Python's own cache is one of the warm ones, also where the environment keeps it from writing.
+  env = {**os.environ, 'XLA_FLAGS': '', 'PYTHONPYCACHEPREFIX': str(common.ROOT / 'build/bytecode')}
+  env.pop('PYTHONDONTWRITEBYTECODE', None)
   process = subprocess.Popen(
     [sys.executable, '-m', 'dreaming.main', '--mode=serve', f'--config={config}',
      f'--config.workdir={workdir}', f'--config.cache={cache}', f'--config.serve.port={port}'],
     cwd=common.ROOT, stderr=subprocess.DEVNULL,
-    env={**os.environ, 'XLA_FLAGS': ''},
+    env=env,
   )  # fmt: skip
   try:
     while process.poll() is None:
