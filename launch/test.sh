@@ -11,6 +11,8 @@ set -euo pipefail
 root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)"
 bash "$root/launch/setup.sh" embedded official senses serve dev
 cd "$root"
+# Tests start many processes: without its bytecode each would compile all that it imports.
+unset PYTHONDONTWRITEBYTECODE
 reports="$(mktemp -d)"
 trap 'rm -rf -- "$reports"' EXIT
 
