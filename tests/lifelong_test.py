@@ -57,6 +57,7 @@ def agent(tmp_path, monkeypatch):
     'measures': {'nll': 3.03, 'general': 0.55}, 'base': {'nll': 3.0, 'general': 0.58},
     'reason': '', 'losses': [{'values': {'loss_tokens': 300.0}}, {'values': {'loss_tokens': None}}],
   }  # fmt: skip
+  monkeypatch.setenv('MPLCONFIGDIR', str(tmp_path))  # plotting would set it, for later tests too
   monkeypatch.setattr(live, 'talk', lambda agent, day, console: agent.talked.append(day.path.stem))
   monkeypatch.setattr(live, 'sleep_after', sleep)
   monkeypatch.setattr(lifelong.report, 'night', lambda outcome, workdir: measures)

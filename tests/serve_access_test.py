@@ -306,7 +306,8 @@ def test_a_full_queue_refuses_at_once_and_others_are_served(live):
   for t in threads:
     t.join()
   assert {status for status, _ in found} == {200, 429}
-  assert sum(status == 200 for status, _ in found) >= 5
+  # What the queue holds, and one more if the slot was taken before it was full.
+  assert sum(status == 200 for status, _ in found) >= 4
 
 
 def test_who_leaves_makes_room(live):
