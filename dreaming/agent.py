@@ -162,10 +162,9 @@ class Agent(Trimming):
     if generation is not None and generation != mind.generation:
       mind = self.identity.mind(generation)
     speaker = user or self.life.user
-    recalled = self._notes(questions, speaker, now) if retrieval else [[] for _ in questions]
-    if self.embedding:  # unlike a conversation, an exam can wait
-      self.adopt_vectors(wait=True)
-      recalled = self._notes(questions, speaker, now) if retrieval else recalled
+    recalled: list[list[Recalled]] = [[] for _ in questions]
+    if retrieval:  # unlike a conversation, an exam can wait for vectors
+      recalled = self._notes(questions, speaker, now, wait=True)
     weighed = self._weighed(mind, questions, speaker, recalled, max_tokens)
     return [said.reply for said in weighed]
 

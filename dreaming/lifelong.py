@@ -58,11 +58,9 @@ def _day_and_night(agent: Agent, so_far: Sequence[Day], console: Console) -> dic
   number, day, start = len(so_far), so_far[-1], time.monotonic()
   live.talk(agent, day, console)
   talked = time.monotonic()
-  ended = [state for _, state in agent.status().nights if state in ('promoted', 'rejected')]
   night: dict[str, Any] = {}
-  if len(ended) < number:  # or it was cut off between its night and its row
-    outcome = live.sleep_after(agent, day, console)
-    night = report.night(outcome, agent.workdir)
+  if len(_ended(agent)) < number:  # or it was cut off between its night and its row
+    night = report.night(live.sleep_after(agent, day, console), agent.workdir)
   slept = time.monotonic()
   with console.status(f'Asking about {number} days'):
     exams = [agent.examine(d, ('weights',)).plain() for d in so_far[:-1]]
@@ -72,7 +70,7 @@ def _day_and_night(agent: Agent, so_far: Sequence[Day], console: Console) -> dic
   return {
     'days': [str(d.path) for d in so_far],
     'generation': blue.generation,
-    'promoted': ended[number - 1] == 'promoted' if len(ended) >= number else outcome.promoted,
+    'promoted': _ended(agent)[number - 1] == 'promoted',
     'reason': night.get('reason', ''),
     'weights': [e['recall']['weights'] for e in (*exams, last)],
     'invented': [e['never_mentioned']['weights'] for e in (*exams, last)],
@@ -88,6 +86,11 @@ def _day_and_night(agent: Agent, so_far: Sequence[Day], console: Console) -> dic
       'ask': time.monotonic() - slept,
     },
   }
+
+
+def _ended(agent: Agent) -> list[str]:
+  """How each night ended; one that was abandoned is none."""
+  return [state for _, state in agent.status().nights if state in ('promoted', 'rejected')]
 
 
 def _read(path: pathlib.Path) -> list[dict[str, Any]]:

@@ -145,14 +145,16 @@ class Recollection(Life):
         said[i] = text.strip()
     return said
 
-  def _recall(self, query: str, now: float, **fields: Any) -> list[Recalled]:
+  def _recall(self, query: str, now: float, *, wait: bool = False, **fields: Any) -> list[Recalled]:
     if not self.diary.ids(limit=1):  # the first reply need not wait for the encoder
       return []
     memory = self.diary, self.memories_index, self.encoder
-    self.adopt_vectors()
+    self.adopt_vectors(wait)
     return recall_lib.recall(*memory, query, now, self._memory, **fields)
 
-  def _notes(self, questions: Sequence[str], user: str, now: float) -> list[list[Recalled]]:
+  def _notes(
+    self, questions: Sequence[str], user: str, now: float, *, wait: bool = False
+  ) -> list[list[Recalled]]:
     """What each question is answered from: of what comes to mind what it is about.
 
     What only asks tells nothing, and would be likest to the same question asked again. What leans
@@ -162,7 +164,7 @@ class Recollection(Life):
     def tells(e: Experience) -> bool:
       return not chat.only_asks(e.content)
 
-    recalled = [self._led(self._recall(q, now, worth=tells)) for q in questions]
+    recalled = [self._led(self._recall(q, now, wait=wait, worth=tells)) for q in questions]
     if not self._model.instruct:  # a small base is easily distracted, and knows what is asked
       asked = [prompts.third_person(q, user) for q in questions]
       recalled = rerank.by_question(self.decoder, self.base_mind, asked, recalled)

@@ -141,7 +141,7 @@ def told(agent, monkeypatch):
   serving = Mind(params={}, generation=1)
   known = {'weights': 'Priya has not told me.', 'evidence': 3.0, 'ids': [1]}
 
-  def notes(questions, user, now):
+  def notes(questions, user, now, wait=False):
     own = [
       Recalled(
         experience=experience(i, 'Hm. It is Biscuit.'),

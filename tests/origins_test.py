@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import types
 
 import jax
 import numpy as np
@@ -75,10 +74,3 @@ def test_without_dreams_there_is_no_origin(parts):
   asked = QA(question='What?', answer='That')
   assert origins.origins(asked, [], embedder=Alike(), **parts) == []
   assert origins.origins(asked, DREAMS[3:], embedder=Alike(), **parts) == []
-
-
-def test_the_plain_values_name_the_experiences():
-  found = [types.SimpleNamespace(dream=DREAMS[0], similarity=0.51234)]
-  (plain,) = origins.described(found)
-  assert plain['experiences'] == [1] and plain['similarity'] == 0.512
-  assert origins.described(found, least=0.6) == []

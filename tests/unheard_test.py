@@ -48,5 +48,5 @@ def test_every_relative_is_told_by_its_own_name():
 
 
 def test_a_name_is_no_pattern():
-  assert unheard.unheard("Who is J. (Jo)'s uncle?", 'J. (Jo)', _told('')) in (None, 'uncle')
+  assert unheard.unheard("Who is J. (Jo)'s uncle?", 'J. (Jo)', _told('')) == 'uncle'
   assert unheard.unheard("Who is James' uncle?", 'James', _told('')) == 'uncle'

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dreaming.brain import kv_cache, serving, transformer
+from dreaming.brain.programs import Counting
 from dreaming.brain.sampler import CANDIDATES, GREEDY, Sampler
 from dreaming.brain.scoring import Asked, Scorer
 from dreaming.brain.serving import top_candidates
@@ -43,7 +44,7 @@ class _Prefix:
   length: int
 
 
-class Decoder:
+class Decoder(Counting):
   """Speaks with any Mind of one architecture.
 
   Example:
@@ -59,11 +60,10 @@ class Decoder:
     # What decoding reads, by the params that it was made of: held, so that ids stay theirs.
     self._layers: collections.OrderedDict[int, tuple[Any, Any]] = collections.OrderedDict()
     self._embedding: tuple[Any, Any] = (None, None)
-    self.compilations = 0  # of any of the functions below
-    self._prefill = jax.jit(self._counted(self._prefill_fn), static_argnames=('batch',))
-    self._step = jax.jit(self._counted(self._step_fn), static_argnames='mode', donate_argnums=(2,))
-    self._first = jax.jit(self._counted(self._sample_fn), static_argnames='mode')
-    self._score = Scorer(arch, self._counted)
+    self._prefill = jax.jit(self.counted(self._prefill_fn), static_argnames=('batch',))
+    self._step = jax.jit(self.counted(self._step_fn), static_argnames='mode', donate_argnums=(2,))
+    self._first = jax.jit(self.counted(self._sample_fn), static_argnames='mode')
+    self._score = Scorer(arch, self.counted)
 
   # ---- Public ----
 
@@ -301,16 +301,6 @@ class Decoder:
         token = advance(now, step)
 
   # ---- Device side ----
-
-  def _counted(self, fn):
-    """Counts traces, which is what compilations come from."""
-
-    @functools.wraps(fn)
-    def traced(*args, **kwargs):
-      self.compilations += 1
-      return fn(*args, **kwargs)
-
-    return traced
 
   def _extend(self, params, cache, tokens, positions, batch):
     cache = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape[1:])), cache)

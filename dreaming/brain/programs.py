@@ -7,9 +7,11 @@ exam need other ones. Where they are needed again they are read from the disk.
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import pathlib
 import sys
+from collections.abc import Callable
 
 import jax
 
@@ -18,6 +20,22 @@ def keep(cache: pathlib.Path) -> None:
   """Keeps compiled programs in `cache`, for all of this process."""
   jax.config.update('jax_compilation_cache_dir', str(cache / 'xla'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+
+
+class Counting:
+  """What compiles programs, and says how often it did."""
+
+  compilations = 0
+
+  def counted[**P, R](self, fn: Callable[P, R]) -> Callable[P, R]:
+    """A function to jit. Traces are counted, which is what compilations come from."""
+
+    @functools.wraps(fn)
+    def traced(*args: P.args, **kwargs: P.kwargs) -> R:
+      self.compilations += 1
+      return fn(*args, **kwargs)
+
+    return traced
 
 
 def drop() -> None:

@@ -15,6 +15,7 @@ from dreaming.memory.nights import Night
 from dreaming.memory.score import UNWANTED, WANTED
 from dreaming.serve import schemas
 from dreaming.serve.access import Refused
+from dreaming.serve.completions import gather
 from dreaming.serve.nights import Nights
 from dreaming.serve.routes import Call, Endpoint
 from dreaming.serve.swaps import Swaps
@@ -226,12 +227,7 @@ class Own:
         client=call.client.name,
       )
     )
-    try:
-      async for _, piece in reply:
-        if piece.finish == 'error':
-          raise RuntimeError(piece.error)
-    finally:
-      reply.close()
+    await gather(call, reply)
     return reply.texts[0].strip()
 
   async def rollback(self, call: Call) -> Response:

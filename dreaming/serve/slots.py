@@ -9,7 +9,6 @@ is the Transformer's own, on the layout that serving.py makes.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from dreaming.brain import kv_cache, serving
+from dreaming.brain.programs import Counting
 from dreaming.brain.sampler import CANDIDATES, Sampler
 from dreaming.brain.serving import top_candidates
 from dreaming.brain.transformer import Architecture, Transformer
@@ -68,7 +68,7 @@ def chunk(left: int) -> int:
   return CHUNKS[0] if left <= _SMALL else min(left, CHUNKS[-1])
 
 
-class Batcher:
+class Batcher(Counting):
   """The compiled programs over slots.
 
   Args:
@@ -78,14 +78,13 @@ class Batcher:
 
   def __init__(self, arch: Architecture, length: int):
     self.arch, self.length = arch, length
-    self.compilations = 0
     self._model = Transformer(arch)
     self._candidates = min(CANDIDATES, arch.vocab_size)
-    self._chunk = jax.jit(self._counted(self._chunk_fn))
+    self._chunk = jax.jit(self.counted(self._chunk_fn))
     # Two programs: the deep one, which takes a second to trace, serves all ways to draw.
-    self._body = jax.jit(self._counted(self._body_fn), donate_argnums=(2,))
-    self._next = jax.jit(self._counted(self._next_fn), static_argnames='mode')
-    self._move = jax.jit(self._counted(self._move_fn), donate_argnums=(0,))
+    self._body = jax.jit(self.counted(self._body_fn), donate_argnums=(2,))
+    self._next = jax.jit(self.counted(self._next_fn), static_argnames='mode')
+    self._move = jax.jit(self.counted(self._move_fn), donate_argnums=(0,))
     self._empty = kv_cache.init_cache(arch, 1, length)
 
   def slots(self, count: int) -> Slots:
@@ -150,16 +149,6 @@ class Batcher:
     return self._move(to, np.int32(slot), source, np.int32(source_slot))
 
   # ---- Device side ----
-
-  def _counted(self, fn):
-    """Counts traces, which is what compilations come from."""
-
-    @functools.wraps(fn)
-    def traced(*args, **kwargs):
-      self.compilations += 1
-      return fn(*args, **kwargs)
-
-    return traced
 
   def _chunk_fn(self, params, served, cache, tokens, positions):
     variables = {'params': params} | ({'serving': served} if served else {})

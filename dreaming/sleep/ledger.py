@@ -36,14 +36,14 @@ def facts(diary: Diary) -> list[Fact]:
   """Of the generation that serves: what its nights dreamt of, and what no night has seen yet."""
   nights = lineage.nights(diary)
   dreamt: dict[int, list[int]] = {}
+  once_told: set[int] = set()
   for night in nights:
-    told = [d for d in diary.dreams(night, status=Status.KEPT) if d.style in lineage.EXAM_STYLES]
-    told += lineage.told(diary, night)
-    for i in sorted({i for d in told for i in d.sources}):
+    kept = diary.dreams(night, status=Status.KEPT)
+    for i in sorted({i for d in kept if d.style != 'unknown' for i in d.sources}):
       dreamt.setdefault(i, []).append(night)
+    once_told |= {i for d in lineage.told(diary, night) for i in d.sources}
   exams = _exams(diary, nights)
   rehearsed = {i for d in lineage.rehearsal(diary) for i in d.sources}
-  once_told = {i for n in nights for d in lineage.told(diary, n) for i in d.sources}
   new = {e.id for e in diary.experiences(unconsumed=True)}
   found = []
   for e in diary.experiences():

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -140,19 +139,3 @@ def _part(adapter: Lora, name: str) -> dict[str, dict[str, Array]]:
     group: {leaf: jnp.asarray(ab[name]) for leaf, ab in linears.items()}
     for group, linears in adapter['layers'].items()
   }
-
-
-def described(found: Sequence[Origin], least: float = 0.0) -> list[dict[str, Any]]:
-  """Plain values, of those at least that alike."""
-  return [
-    {
-      'dream': o.dream.id,
-      'night': o.dream.night,
-      'text': o.dream.text,
-      'questions': [f'{p.question} {p.answer}' for p in o.dream.pairs[:3]],
-      'experiences': list(o.dream.sources),
-      'similarity': round(o.similarity, 3),
-    }
-    for o in found
-    if o.similarity >= least
-  ]

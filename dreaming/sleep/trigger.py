@@ -57,7 +57,7 @@ def due(
     last = next(n for n in nights if n.number == number)
     return f'night {number} is not over' if now - last.started >= _RETRY else ''
   slept = max((n.started for n in nights), default=0.0)
-  new = [e for e in diary.experiences(unconsumed=True) if e.time > slept]
+  new = [e for e in diary.experiences(since=slept, unconsumed=True) if e.time > slept]
   if not new:
     return ''
   if config.interactions and len(new) >= config.interactions:
