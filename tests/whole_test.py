@@ -354,6 +354,25 @@ def test_a_rescued_night_still_counts_and_an_unapproved_text_stays_so(path):
     assert 1 < len(diary.unapproved()) < 50
 
 
+def test_what_a_rescue_cannot_read_is_told_by_its_table(path):
+  """A table without numbers: what lies between both ends is not known to be missing by itself."""
+  with Diary(path) as diary:
+    night = diary.begin_night({})
+    for i in range(30):
+      diary.set_night_step(night, f'step{i:02d}', {'left': f'{i} ' + 'payload ' * 400})
+    diary.end_night(night, 'rejected', {})
+
+  def flip_one(data):
+    data[at('"left": "20 payload', data) + 12] ^= 1
+
+  harm(path, flip_one)
+  done = rescue.rescue(path)
+  assert done.left == {'night_steps': 1}
+  with Diary(path) as diary:
+    left = diary.night(night).payloads
+    assert {'step00', 'step29'} <= left.keys() and 'step20' not in left
+
+
 def manifest(night):
   return types.Manifest(
     number=1, parent=None, night=night, created=1.0, base='b', sources=(1, 2), seed=0, files={},

@@ -224,6 +224,9 @@ class _Saved:
   damaged: list[dict[str, Any]] = dataclasses.field(default_factory=list)
   left: dict[str, int] = dataclasses.field(default_factory=dict)
 
+  def leave(self, table: str) -> None:
+    self.left[table] = self.left.get(table, 0) + 1
+
 
 def _save(source: pathlib.Path, new: Diary, path: pathlib.Path) -> _Saved:
   strict, lax = (apsw.Connection(str(source), vfs=whole.vfs()) for _ in range(2))
@@ -265,7 +268,7 @@ def _save_experiences(
   Trust may change and is not in the digest: where its page is damaged nobody has approved.
   """
   columns = _columns(old, 'experiences')
-  for row in _rows(old, 'experiences', columns, 'id'):
+  for row in _rows(old, 'experiences', columns, 'id', saved):
     e = dict(zip(columns, row, strict=True))
     saved.last = max(saved.last, e['id'])
     try:
@@ -294,13 +297,13 @@ def _save_table(
   try:
     known = _columns(new._connection, table)
     columns = [c for c in _columns(old, table) if c in known]
-    for row in _rows(old, table, columns, key):
+    for row in _rows(old, table, columns, key, saved):
       try:
         _insert(new, table, columns, row)
       except apsw.Error:  # of an experience that is lost, or damaged itself
-        saved.left[table] = saved.left.get(table, 0) + 1
+        saved.leave(table)
   except (apsw.Error, UnicodeDecodeError):
-    saved.left[table] = saved.left.get(table, 0) + 1
+    saved.leave(table)
 
 
 def _insert(new: Diary, table: str, columns: list[str], row: Sequence[Any]) -> None:
@@ -314,9 +317,12 @@ def _columns(connection: apsw.Connection, table: str) -> list[str]:
 
 
 def _rows(
-  old: apsw.Connection, table: str, columns: list[str], key: str | None
+  old: apsw.Connection, table: str, columns: list[str], key: str | None, saved: _Saved
 ) -> Iterator[Sequence[Any]]:
-  """All rows that can be read: from both ends, and of those between one by one."""
+  """All rows that can be read: from both ends, and of those between one by one.
+
+  What cannot is counted in `saved`; where nobody can say how much it is, as one.
+  """
   chosen = ', '.join(columns)
   if key is None:  # without a number of its own: by its primary key
     order = [r[1] for r in old.execute(f'PRAGMA table_info({table})') if r[5]]
@@ -326,6 +332,7 @@ def _rows(
       yield from scan
       if scan.whole:
         return
+    saved.leave(table)
     return
   select = f'SELECT {key}, {chosen} FROM {table}'
   up = _Scan(old, f'{select} ORDER BY {key}')
@@ -335,8 +342,13 @@ def _rows(
   down = _Scan(old, f'{select} ORDER BY {key} DESC', -1)
   yield from down
   first, last = up.last or 0, down.last or 0
+  if down.last is None:
+    saved.leave(table)
   for number in range(first + 1, min(last, first + _GAP)):
-    yield from _Scan(old, f'{select} WHERE {key} = {number}')
+    one = _Scan(old, f'{select} WHERE {key} = {number}')
+    yield from one
+    if not one.whole:
+      saved.leave(table)
 
 
 class _Scan:
