@@ -222,4 +222,9 @@ def get_config() -> ml_collections.ConfigDict:
   c.gate.max_general_drop = 0.05  # accuracy on general-knowledge questions
   c.gate.max_nll_increase = 0.03  # relative, on generic text
   c.gate.max_never_mentioned = 0.2  # share of never-mentioned questions answered with a user's fact
+
+  # A night stops there until somebody lets it on: --mode=review, the page, or the API.
+  c.review = ml_collections.ConfigDict()
+  c.review.dreams = False  # before it trains on them
+  c.review.generations = False  # when the gate is open, before one serves
   return c

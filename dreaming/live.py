@@ -62,6 +62,8 @@ def run(mode: str, config: ConfigDict, carried: Mapping[str, str | None] | None 
     if mode == 'life':
       from dreaming import lifelong  # which needs this module
 
+      if any(config.review.values()):
+        raise ValueError('config.review: --mode=life lives night after night, and none may wait')
       return lifelong.run(agent, lived, console)
     if mode == 'examine':
       return examine(agent, [d for d in lived if d], console)
@@ -85,6 +87,8 @@ def live(agent: Agent, lived: list[Day | None], console: Console) -> int:
       outcome = sleep_after(agent, day, console)
     asleep += not outcome.promoted
     nights.append(report.night(outcome, agent.workdir))
+    if outcome.state == 'waiting':
+      return outcome.code  # what it has not learned yet cannot be examined
     with clock.of('examine'):
       examined = [agent.examine(d) for d in lived[: i + 1] if d]
   clock.seconds['total'] = time.monotonic() - start
@@ -96,7 +100,7 @@ def live(agent: Agent, lived: list[Day | None], console: Console) -> int:
 def sleep(agent: Agent, console: Console) -> int:
   outcome = sleep_after(agent, None, console)
   report.show_night(report.night(outcome, agent.workdir), console)
-  return 0 if outcome.promoted else 1
+  return outcome.code
 
 
 def examine(agent: Agent, examined: list[Day], console: Console) -> int:

@@ -41,6 +41,8 @@ def line(outcome: Outcome) -> str:
       f'{len(outcome.consumed)} of {len(outcome.selected)} experiences in its weights '
       f'({outcome.dreams_kept} dreams kept, {outcome.dreams_rejected} rejected)'
     )
+  if outcome.state == 'waiting':
+    return f'Night {outcome.number} is not over: {outcome.reason}'
   return f'NIGHT {outcome.number} CHANGED NOTHING ({outcome.state}): {outcome.reason}'
 
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TextIO
 
 from rich.console import Console
 
-from dreaming import report
+from dreaming import report, reviewing
 from dreaming.agent import Agent
 from dreaming.memory import feedback
 from dreaming.memory.score import UNWANTED, WANTED
@@ -25,6 +25,7 @@ HELP = """\
 /memories [TEXT]  what comes to mind for TEXT, or the latest that was said
 /facts            what was told, and how well the weights hold it
 /dreams           what the last night dreamt, and what it rejected and why
+/review [WHAT]    what a night waits with (config.review); on, refuse, reject 3,4, answer 5 WORDS
 /generations      all generations, and which one serves
 /rollback [N]     let generation N serve again, by default the parent; 0 is the base
 /why              what stood behind the last reply
@@ -105,6 +106,7 @@ class _Chat:
       '/remember': self._remember,
       '/show': self._show,
       '/voice': self._voice,
+      '/review': self._review,
       '/trim': self._trim,
       '/archive': self._archive,
       '/restore': self._restore,
@@ -208,6 +210,10 @@ class _Chat:
         self._say(f'{f.state:<10} {f.text[:80]}' + (f'  ({shares})' if shares else ''))
     counts = [f'{sum(f.state == s for f in facts)} {s}' for s in ledger.STATES]
     self._say(', '.join(c for c in counts if not c.startswith('0 ')) or 'nothing was told yet')
+
+  def _review(self, rest: str) -> None:
+    for line in reviewing.command(self._agent, rest):
+      self._say(line)
 
   def _trim(self, rest: str) -> None:
     if rest not in ('', 'now'):

@@ -1,4 +1,4 @@
-"""The modes that carry experiences in and out: import, export, approve, trim, rescue."""
+"""The modes beside living: import, export, approve, review, trim, rescue."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from dreaming import report, terminal
+from dreaming import report, reviewing, terminal
 from dreaming.agent import Agent
 from dreaming.identity.bluegreen import IdentityLock
 from dreaming.memory.imports.item import Refused
@@ -22,6 +22,7 @@ MODES: Mapping[str, tuple[str, ...]] = {
   'export': ('to',),
   'approve': ('session', 'ids'),
   'trim': ('do', 'ids'),
+  'review': ('do',),
 }
 """Mode -> the flags that are for it alone."""
 
@@ -42,7 +43,7 @@ def check(mode: str, flags: Mapping[str, str | None]) -> None:
   if needed and not flags.get(needed):
     raise ValueError(f'--mode={mode} needs --{needed}=...')
   do, ids = flags.get('do'), flags.get('ids')
-  if do not in (None, 'archive', 'restore'):
+  if mode != 'review' and do not in (None, 'archive', 'restore'):
     raise ValueError(f'--do={do} is unknown: take archive or restore, or nothing for a list')
   if mode == 'trim' and ids is not None and do != 'restore':
     raise ValueError('--ids goes with --do=restore: config.memory.trim says what is archived')
@@ -57,6 +58,10 @@ def run(agent: Agent, mode: str, flags: Mapping[str, str | None], console: Conso
     return bring(agent, paths, flags.get('format'), console)
   if mode == 'export':
     return take(agent, pathlib.Path(str(flags['to'])).expanduser(), console)
+  if mode == 'review':
+    for line in reviewing.command(agent, flags.get('do') or ''):
+      _say(console, line)
+    return 0
   if mode == 'trim':
     return trim(agent, flags.get('do'), flags.get('ids'), console)
   return approve(agent, flags.get('session'), flags.get('ids'), console)

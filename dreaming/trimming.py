@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from dreaming.behind import Behind
 from dreaming.memory import trim
+from dreaming.reviewing import Reviewing
 from dreaming.types import Experience
 
 
-class Trimming(Behind):
+class Trimming(Reviewing):
   """An identity whose diary can be trimmed: see memory/trim.py and memory/archive.py."""
 
   def trimmable(self, *, now: float | None = None) -> trim.Plan:

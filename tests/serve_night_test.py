@@ -15,6 +15,7 @@ from dreaming.agent import Agent
 from dreaming.identity import generations
 from dreaming.identity.bluegreen import IdentityLock
 from dreaming.memory.diary import Diary
+from dreaming.types import QA, Dream
 
 TOLD = (
   'I have a parrot, his name is Biscuit.',
@@ -188,6 +189,41 @@ def test_a_real_night_of_a_toy_model_is_followed_and_serves(tmp_path_factory):
     assert ask(live) == 'agent@1'
     dreams = live.http.get('/api/dreams').json()['dreams']
     assert dreams and {d['status'] for d in dreams} <= {'kept', 'rejected'}
+
+
+def test_dreams_are_reviewed_over_http(tmp_path_factory):
+  config = serve_config(tmp_path_factory, 'review')
+  config.review.dreams = True
+  with Agent(config) as agent, Live(agent) as live:
+    status = live.http.get('/api/status').json()
+    assert status['review'] and status['waiting'] is None
+    number = agent.diary.begin_night({'review': {'dreams': True, 'generations': False}})
+    told = agent.observe(TOLD[0])
+    with agent.diary.transaction():
+      pair = QA(question="What is the parrot's name?", answer='Biscuit')
+      dream = Dream(id=0, night=number, style='question', text='', pairs=(pair,),
+                    sources=(told.id,))  # fmt: skip
+      [dream] = agent.diary.add_dreams([dream])
+      agent.diary.set_night_step(number, 'dream', {})
+    waiting = {'night': number, 'point': 'dreams'}
+    assert live.http.get('/api/status').json()['waiting'] == waiting
+
+    def post(path, **body):
+      return live.http.post(path, json=body)
+
+    path = f'/api/dreams/{dream.id}/review'
+    changed = post(path, decision='edit', answer='Cracker').json()['dreams']
+    assert changed[0]['pairs'][0]['answer'] == 'Cracker'
+    assert post(path, decision='reject').json()['dreams'][0]['status'] == 'rejected'
+    for wrong in ({'decision': 'maybe'}, {'decision': 'edit'}, {'decision': 'reject', 'text': 'x'}):
+      assert post(path, **wrong).status_code == 422
+    assert post('/api/dreams/99/review', decision='reject').status_code == 422
+    quick(live)
+    plant(agent, 1, promote=False)
+    assert post('/api/nights').status_code == 202  # by hand: it was reviewed
+    assert list(follow(live))[-1]['outcome'] == 'promoted'
+    assert 'review dreams' in agent.diary.night(number).payloads
+    assert post('/api/nights/refuse').status_code == 422  # nothing waits
 
 
 def night(how: str) -> None:

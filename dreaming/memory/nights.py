@@ -77,6 +77,20 @@ class Nights(Archive):
     )
     return [_dream(row) for row in rows]
 
+  def set_dreams(self, dreams: Iterable[types.Dream]) -> None:
+    """Puts dreams as they are now in the place of those with their ids; all or none.
+
+    Their night, style, sources and trust stay. Raises ValueError when an id is unknown.
+    """
+    with self.transaction():
+      for d in dreams:
+        self._require('dream', d.id)
+        pairs = dump([[p.question, p.answer] for p in d.pairs])
+        self._run(
+          'UPDATE dreams SET text = ?, pairs = ?, reason = ?, status = ? WHERE id = ?',
+          (d.text, pairs, d.quality.reason, str(d.status), d.id),
+        )
+
   # Nights.
 
   def begin_night(self, config: Mapping[str, Any]) -> int:

@@ -182,6 +182,7 @@ class Store:
     sql = {
       'experience': 'SELECT 1 FROM experiences WHERE id = ?',
       'generation': 'SELECT 1 FROM generations WHERE number = ?',
+      'dream': 'SELECT 1 FROM dreams WHERE id = ?',
     }[what]
     if not self._run(sql, (number,)):
       raise ValueError(f'the diary has no {what} {number}')

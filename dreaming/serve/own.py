@@ -20,7 +20,7 @@ from dreaming.serve.nights import Nights
 from dreaming.serve.routes import Call, Endpoint
 from dreaming.serve.swaps import Swaps
 from dreaming.serve.talk import Message, Talk
-from dreaming.types import Dream, Experience, Trust
+from dreaming.types import QA, Dream, Experience, Trust
 
 _PAGE = {'type': 'integer', 'minimum': 1, 'maximum': 500}
 _TRUST = {'user': Trust.USER, 'third_party': Trust.THIRD_PARTY, 'imported': Trust.IMPORTED}
@@ -58,12 +58,17 @@ class Own:
       e('GET', '/replies/{id}/why', self.why, 'read', 'What stood behind a reply'),
       e('GET', '/dreams', self.dreams, 'read', 'Of a night, by default the last',
         query={'night': number}),
+      e('POST', '/dreams/{id}/review', self.review, 'admin',
+        'Approve, reject or edit a dream of a night that waits, and its other wordings',
+        body=schemas.REVIEW),
       e('GET', '/nights', self.list_nights, 'read', 'All nights, oldest first'),
       e('POST', '/nights', self.start, 'admin', 'Begin a night, or go on with one',
         body=schemas.NIGHT),
       e('GET', '/nights/current', self.current, 'read', 'The night that runs here'),
       e('GET', '/nights/current/events', self.events, 'read', 'Its progress, as it comes',
         query={'after': {'type': 'integer', 'minimum': -1}}, answer='text/event-stream'),
+      e('POST', '/nights/refuse', self.refuse, 'admin', 'End the night that waits for its review',
+        body=schemas.NOTHING),
       e('POST', '/nights/current/cancel', self.cancel, 'admin', 'End it; a later one goes on',
         body=schemas.CANCEL),
       e('GET', '/nights/{number}', self.night, 'read', 'One night with its measures'),
@@ -88,6 +93,7 @@ class Own:
       'agent': self._agent.life.agent, 'user': self._agent.life.user, 'serving': s.active,
       'generations': s.generations, 'experiences': s.experiences, 'unconsumed': s.unconsumed,
       'dreams': s.dreams, 'nights': [{'number': n, 'state': state} for n, state in s.nights],
+      'review': self._reviewed, 'waiting': vars(w) if (w := self._agent.waiting()) else None,
       'night_running': self._nights.running, 'warm': self._talk.voices.warm,
     })  # fmt: skip
 
@@ -166,8 +172,26 @@ class Own:
     return JSONResponse(_night(self._agent.diary.night(number)))
 
   async def start(self, call: Call) -> Response:
+    if self._agent.waiting():  # whoever asks for it by hand has reviewed
+      await asyncio.to_thread(self._agent.let_on, call.client.name)
     run = await self._nights.start(call.body.get('user'))
     return JSONResponse({'run': run, 'events': '/api/nights/current/events'}, 202)
+
+  async def review(self, call: Call) -> Response:
+    body = dict(call.body)
+    if 'pairs' in body:
+      body['pairs'] = [QA(**p) for p in body['pairs']]
+    changed = await asyncio.to_thread(self._agent.review, call.number('id'), **body)
+    return JSONResponse({'dreams': [_dream(d) for d in changed]})
+
+  async def refuse(self, call: Call) -> Response:
+    over = await asyncio.to_thread(self._agent.refuse, call.client.name)
+    return JSONResponse({'night': over.night, 'state': 'rejected'})
+
+  @property
+  def _reviewed(self) -> bool:
+    config = self._agent.config.review
+    return config.dreams or config.generations
 
   async def current(self, call: Call) -> Response:
     del call

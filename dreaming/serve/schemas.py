@@ -128,6 +128,20 @@ COMPARE = _object(
   user=_NAME,
   max_tokens={'type': 'integer', 'minimum': 1, 'maximum': 64},
 )  # fmt: skip
+_PAIR = _object(
+  ('question', 'answer'),
+  question={**_TEXT, 'minLength': 1, 'maxLength': 1000},
+  answer={**_TEXT, 'minLength': 1, 'maxLength': 1000},
+)
+REVIEW = _object(
+  ('decision',),
+  decision={'enum': ['approve', 'reject', 'edit']},
+  alike={'type': 'boolean', 'description': 'also the other wordings of its fact (the default)'},
+  text={**_TEXT, 'maxLength': 10_000},
+  pairs={'type': 'array', 'maxItems': 32, 'items': _PAIR},
+  answer={'type': 'string', 'minLength': 1, 'maxLength': 200,
+          'description': "in the place of the fact's, in all wordings"},
+)  # fmt: skip
 ROLLBACK = _object((), generation=_GENERATION)
 NOTHING = _object()
 

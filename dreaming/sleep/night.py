@@ -38,11 +38,13 @@ from dreaming.sleep import (
   lineage,
   metrics,
   prune,
+  review,
   select,
   train,
 )
 from dreaming.sleep.lineage import EXAM_STYLES
 from dreaming.sleep.outcome import Outcome, finite, plain
+from dreaming.sleep.settings import NightConfig
 from dreaming.types import Dream, Lora, Mind, Status
 
 _EARLIER = 60  # questions about earlier nights
@@ -50,20 +52,6 @@ _RECOVERY_RATE = 0.3  # of the learning rate: the adapter has arrived and must n
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 """Called as (step, done, total, values) while a step is under way; total is 0 where unknown."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class NightConfig:
-  """All that decides a night. A group mirrors the group of the same name in the configuration."""
-
-  seed: int = 0
-  user: str = 'Priya'
-  select: select.SelectConfig = select.SelectConfig()
-  dream: dream.DreamConfig = dream.DreamConfig()
-  corpus: corpus.CorpusConfig = corpus.CorpusConfig()
-  train: train.TrainConfig = train.TrainConfig()
-  prune: backoff.BackOffConfig = backoff.BackOffConfig()
-  gate: examine.GateConfig = examine.GateConfig()
 
 
 def run(
@@ -141,6 +129,8 @@ class _Night:
     if not self.chosen['ids']:
       return self._end('empty', 'no experience is left to dream of: talk first')
     self.dreams = self._dream()
+    if waiting := review.held(self.diary, self.number, self.config.review, review.DREAMS):
+      return self._outcome('waiting', waiting.reason)
     if not self._lessons():
       return self._end('empty', f'of {len(self.dreams)} dreams none was kept: nothing to learn')
     trained = self._train()
@@ -157,6 +147,8 @@ class _Night:
       start = index + 1
     if not verdict.passed:
       return self._end('rejected', f'the gate stayed closed: {verdict}', rows=verdict.rows)
+    if waiting := review.held(self.diary, self.number, self.config.review, review.GENERATIONS):
+      return self._outcome('waiting', waiting.reason, rows=verdict.rows)
     return self._promote(adapter, masks, verdict)
 
   # ---- Steps: each is skipped when the diary has what it left; it logs before it leaves ----

@@ -13,7 +13,11 @@ from dreaming.types import Generation
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-  """What became of a night. `state` is 'promoted', 'rejected' or 'empty' (nothing to learn)."""
+  """What became of a night.
+
+  `state` is 'promoted', 'rejected', 'empty' (nothing to learn) or, of a night that is not over,
+  'waiting' (for its review: see review.py).
+  """
 
   number: int  # of the night
   state: str
@@ -32,6 +36,11 @@ class Outcome:
   @property
   def promoted(self) -> bool:
     return self.state == 'promoted'
+
+  @property
+  def code(self) -> int:
+    """For a program's exit: 0, 1 nothing was learned, 3 it waits for its review."""
+    return {'promoted': 0, 'waiting': 3}.get(self.state, 1)
 
   def plain(self) -> dict[str, Any]:
     """For the diary and summary.json."""

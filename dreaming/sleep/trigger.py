@@ -10,6 +10,7 @@ import datetime
 import re
 
 from dreaming.memory.diary import Diary
+from dreaming.sleep import review
 
 _TIME = r'([01]?\d|2[0-3]):([0-5]\d)'
 _RETRY = 1800.0  # seconds after which a night that was cut off is tried again
@@ -54,6 +55,8 @@ def due(
     return ''
   nights = diary.nights()
   if (number := diary.open_night()) is not None:
+    if review.waiting(diary):
+      return ''
     last = next(n for n in nights if n.number == number)
     return f'night {number} is not over' if now - last.started >= _RETRY else ''
   slept = max((n.started for n in nights), default=0.0)

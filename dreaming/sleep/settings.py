@@ -1,0 +1,22 @@
+"""All that decides a night, in one place."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from dreaming.sleep import backoff, corpus, dream, examine, review, select, train
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NightConfig:
+  """All that decides a night. A group mirrors the group of the same name in the configuration."""
+
+  seed: int = 0
+  user: str = 'Priya'
+  select: select.SelectConfig = select.SelectConfig()
+  dream: dream.DreamConfig = dream.DreamConfig()
+  corpus: corpus.CorpusConfig = corpus.CorpusConfig()
+  train: train.TrainConfig = train.TrainConfig()
+  prune: backoff.BackOffConfig = backoff.BackOffConfig()
+  gate: examine.GateConfig = examine.GateConfig()
+  review: review.ReviewConfig = review.ReviewConfig()
