@@ -176,19 +176,21 @@ class Result:
 # ---- Peers ----
 
 
-def peer_python(given: pathlib.Path | None, cache: pathlib.Path) -> pathlib.Path:
-  """A Python with PEERS in it: the given one, or one made in the cache, once for each PEERS."""
+def peer_python(
+  given: pathlib.Path | None, cache: pathlib.Path, packages: pathlib.Path = PEERS
+) -> pathlib.Path:
+  """A Python with `packages` in it: the given one, or one made in the cache, once for each list."""
   if given is not None:
     if not given.expanduser().is_file():
       raise FileNotFoundError(f'--peer-python={given} is not there')
     return given.expanduser()
-  name = hashlib.sha256(PEERS.read_bytes() + sys.version.encode()).hexdigest()[:16]
+  name = hashlib.sha256(packages.read_bytes() + sys.version.encode()).hexdigest()[:16]
   home = cache / 'peers' / name
   python = home / 'bin' / 'python'
   if not (home / 'complete').exists():
-    print(f'making an environment for {PEERS.name} in {home} (once)', flush=True)
+    print(f'making an environment for {packages.name} in {home} (once)', flush=True)
     subprocess.run([sys.executable, '-m', 'venv', '--clear', str(home)], check=True)
-    subprocess.run([str(python), '-m', 'pip', 'install', '-q', '-r', str(PEERS)], check=True)
+    subprocess.run([str(python), '-m', 'pip', 'install', '-q', '-r', str(packages)], check=True)
     (home / 'complete').touch()
   return python
 

@@ -116,6 +116,16 @@ def get_config() -> ml_collections.ConfigDict:
   c.senses.language = ''  # of speech, as 'de'; '' finds out
 
   # Sleeping: when a server begins a night by itself; 0 and '' never do.
+  # What a night made may speak to a share of the conversations first; an alarm sends them back.
+  c.bake = ml_collections.ConfigDict()
+  c.bake.share = 0.0  # of the conversations; 0: it serves all of them at once
+  c.bake.minutes = 30.0
+  c.bake.replies = 20  # fewer are too few to know: back to Blue
+  c.bake.errors = 0.05  # share of its replies, from 5 on, as of the next two
+  c.bake.gibberish = 0.2  # empty, or one thing over and over: small models do it now and then
+  c.bake.down = 0.3  # of what users judged
+  c.bake.slower = 2.0  # times Blue's median time to the first token
+
   c.trigger = ml_collections.ConfigDict()
   c.trigger.at = ''  # 'HH:MM', local time
   c.trigger.interactions = 0  # since the last night

@@ -49,13 +49,15 @@ def load(cache: pathlib.Path) -> bool:
   return _library is not None
 
 
+def loaded() -> bool:
+  """Whether programs that are traced now may take them."""
+  return _library is not None
+
+
 def fits(w: Array, rows: int) -> bool:
   """Whether the kernels take this weight [out, in] with so many rows."""
   return (
-    _library is not None
-    and 1 < rows <= MAX_ROWS
-    and w.shape[1] % 8 == 0
-    and w.dtype in (jnp.float32, jnp.int8)
+    loaded() and 1 < rows <= MAX_ROWS and w.shape[1] % 8 == 0 and w.dtype in (jnp.float32, jnp.int8)
   )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from dreaming.brain import kernels
@@ -85,10 +86,9 @@ def propose(
 
 
 @jax.jit
-def quantize_blocks(table: Float[Array, 'V D']) -> dict[str, Array]:
-  """As `quantize`, for several rows at once: int8 values [V / block, block, D]."""
-  v, d = table.shape
-  quantized = quantize(table)
+def in_blocks(quantized: dict[str, Array]) -> dict[str, Array]:
+  """What `quantize` made, for several rows at once: int8 values [V / block, block, D]."""
+  d, v = np.prod(quantized['values'].shape[:2]), quantized['values'].shape[2]
   block = next(b for b in (_BLOCK, 512, 128, 1) if v % b == 0)
   values = quantized['values'].reshape(d, v).T.reshape(v // block, block, d)
   return {'blocks': values, 'scale': quantized['scale']}
@@ -97,7 +97,7 @@ def quantize_blocks(table: Float[Array, 'V D']) -> dict[str, Array]:
 def propose_rows(
   quantized: dict[str, Array], table: Float[Array, 'V D'], hidden: Float[Array, 'B D'], k: int
 ) -> tuple[Float[Array, 'B K'], Int[Array, 'B K'], Float[Array, 'B V']]:
-  """`propose` for several rows, by quantize_blocks: each block is widened once for all of them.
+  """`propose` for several rows, by in_blocks: each block is widened once for all of them.
 
   Measured for 8 rows of 262,144 x 640, in ms of both cores together: the kernel 36, this without it
   66, the f32 product 64 (and four times the memory to read).

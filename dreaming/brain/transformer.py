@@ -14,6 +14,7 @@ materialized (lora.py). Architecture: Gemma 3 technical report (arXiv 2503.19786
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,9 +24,10 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from dreaming.brain import kernels, kv_cache
-from dreaming.brain import lora as lora_lib
 from dreaming.brain import masks as attention_masks
 from dreaming.brain.kv_cache import LayerCache
+from dreaming.brain.linears import Linears
+from dreaming.brain.rope import rope_angles, rotate
 from dreaming.types import Params
 
 MASKED = -2.3819763e38  # what official Gemma adds up to: far below any logit, above f32's minimum
@@ -134,55 +136,6 @@ class RMSNorm(nn.Module):
     return normed * (1 + scale)
 
 
-class Linears(nn.Module):
-  """Base of Attention and FeedForward: a weight's product, with its adapter when one is given."""
-
-  arch: Architecture
-  lora_scale: float
-  dtype: Any  # of the products; None takes the weights' own
-
-  def served(self, name: str, x_BxLxD: Array) -> Float[Array, 'B L out'] | None:
-    """The product with a weight that is laid out for decoding (serving.py), where there is one."""
-    if not self.has_variable('serving', name):
-      return None
-    w = self.get_variable('serving', name)
-    b, length, d = x_BxLxD.shape
-    if b * length == 1:
-      return jnp.einsum('bld,od->blo', x_BxLxD.astype(w.dtype), w)
-    x_NxD = x_BxLxD.reshape(b * length, d).astype(w.dtype)
-    if kernels.fits(w, b * length):
-      return kernels.weight(w, x_NxD).reshape(b, length, -1)
-    # Of several rows XLA's CPU backend is faster this way round (64: 324 ms against 467).
-    return jnp.einsum('od,nd->on', w, x_NxD).T.reshape(b, length, -1)
-
-  def project(
-    self, name: str, eqn: str, x: Array, w: Array, flat_in: int = 1
-  ) -> Float[Array, 'B L *out']:
-    """`einsum(eqn, x, w)` plus the adapter's share; the last `flat_in` axes of x are contracted.
-
-    With a pruning mask the merged weight itself is masked, so that what trains is what will serve.
-    """
-    dtype = self.dtype or w.dtype
-    x = x.astype(dtype)
-    if name in lora_lib.INPUTS.values():  # kept where the collection is asked for
-      self.sow('inputs', name, x.reshape(*x.shape[: x.ndim - flat_in], -1))
-    adapter = self.get_variable('lora', name) if self.has_variable('lora', name) else None
-    if self.has_variable('mask', name):  # of every linear, adapted or not
-      merged = w.astype(jnp.float32)
-      if adapter is not None:
-        delta = lora_lib.fold(name, adapter['a'] @ adapter['b'], self.arch)
-        merged = merged + self.lora_scale * delta
-      w = merged * self.get_variable('mask', name)
-      return jnp.einsum(eqn, x, w.astype(dtype))
-    if adapter is None:
-      return jnp.einsum(eqn, x, w.astype(dtype))
-    a, b = adapter['a'], adapter['b']
-    y = jnp.einsum(eqn, x, w.astype(dtype))
-    flat = x.reshape(*x.shape[: x.ndim - flat_in], -1)
-    low = (flat @ a.astype(dtype)) @ b.astype(dtype)
-    return y + (self.lora_scale * low).reshape(y.shape)
-
-
 class Attention(Linears):
   """Grouped-query attention with QK norm, over the tokens given and a cache when there is one."""
 
@@ -209,8 +162,8 @@ class Attention(Linears):
       q = self.project('q', 'bld,ndh->blnh', x_BxLxD, q_w)
       key = self.project('k', 'bld,kdh->blkh', x_BxLxD, kv_w[0])
       value = self.project('v', 'bld,kdh->blkh', x_BxLxD, kv_w[1])
-    q = _rotate(RMSNorm(name='_query_norm')(q), rope) * arch.query_multiplier
-    key = _rotate(RMSNorm(name='_key_norm')(key), rope)
+    q = rotate(RMSNorm(name='_query_norm')(q), rope) * arch.query_multiplier
+    key = rotate(RMSNorm(name='_key_norm')(key), rope)
     q, key = q.astype(value.dtype), key.astype(value.dtype)
 
     if cache is not None:
@@ -314,8 +267,8 @@ class Transformer(nn.Module):
 
     x_BxLxD = _Embedder(arch, name='embedder')(tokens)
     ropes = (
-      _rope(positions, arch.head_dim, arch.global_base, arch.global_scale),
-      _rope(positions, arch.head_dim, arch.local_base, 1.0),
+      rope_angles(positions, arch.head_dim, arch.global_base, arch.global_scale),
+      rope_angles(positions, arch.head_dim, arch.local_base, 1.0),
     )
     if self.scanned:
       first = None if cache is None else jax.tree.map(lambda x: x[0], cache)
@@ -332,19 +285,33 @@ class Transformer(nn.Module):
       is_global = jnp.asarray(arch.is_global)
       x_BxLxD, new_cache = layers(x_BxLxD, is_global, ropes, masks, positions, cache)
     else:
-      new_cache = []
-      masks = {}  # by the number of keys: all layers of a kind share theirs
+      new_cache, masks = [], {}  # masks by the number of keys: all layers of a kind share theirs
       for i, is_global in enumerate(arch.is_global):
         layer_cache = None if cache is None else cache[i]
         kind = None if layer_cache is None else layer_cache.k.shape[1]
         if kind not in masks:
           keys = kv_cache.seen(layer_cache, positions)
           masks[kind] = attention_masks.attention(arch, positions, keys, segment_ids)
-        block = Block(arch, self.lora_scale, self.dtype, name=f'layer_{i}')
-        x_BxLxD, layer_cache = block(x_BxLxD, is_global, ropes, masks[kind], positions, layer_cache)
+        given = ropes, masks[kind], positions, layer_cache
+        x_BxLxD, layer_cache = self._block(f'layer_{i}', x_BxLxD, is_global, *given)
         new_cache.append(layer_cache)
       new_cache = None if cache is None else tuple(new_cache)
     return RMSNorm(name='final_norm')(x_BxLxD), new_cache
+
+  def _block(self, name: str, x: Array, is_global: bool, *given: Any):
+    module = self.arch, self.lora_scale, self.dtype
+    if self.is_initializing() or self.is_mutable_collection('inputs'):
+      return Block(*module, name=name)(x, is_global, *given)
+    variables = {kind: group[name] for kind, group in self.variables.items() if name in group}
+    fixed = Block(*module, parent=None), is_global, kernels.loaded()
+    return _traced_once(fixed, variables, x, *given)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _traced_once(fixed: tuple[Block, bool, bool], variables, x: Array, *given: Any):
+  """A layer. JAX keeps its trace: Flax is walked through once for each kind, not for each layer."""
+  block, is_global, _ = fixed
+  return block.apply(variables, x, is_global, *given)
 
 
 def unembed(params: Params, hidden: Float[Array, '*B D']) -> Float[Array, '*B V']:
@@ -385,16 +352,3 @@ class _Embedder(nn.Module):
     table = self.param('input_embedding', nn.initializers.normal(), shape)
     x = table[tokens]
     return (x * jnp.sqrt(self.arch.embed_dim).astype(x.dtype)).astype(jnp.float32)
-
-
-def _rope(positions: Int[Array, 'B L'], head_dim: int, base: float, scale: float):
-  """cos and sin of rotary position embedding (arXiv 2104.09864), each [B, L, 1, head_dim/2]."""
-  timescale = base ** (2.0 / head_dim * jnp.arange(head_dim // 2, dtype=jnp.float32))
-  angle = positions[..., None] / timescale[None, None] / scale
-  return jnp.cos(angle)[:, :, None], jnp.sin(angle)[:, :, None]
-
-
-def _rotate(x: Float[Array, 'B L N H'], rope: tuple[Array, Array]) -> Float[Array, 'B L N H']:
-  cos, sin = rope
-  first, second = jnp.split(x, 2, axis=-1)
-  return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)

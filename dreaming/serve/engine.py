@@ -16,9 +16,11 @@ import collections
 import logging
 import threading
 from collections.abc import Callable
+from concurrent import futures
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dreaming.brain import serving
@@ -182,15 +184,31 @@ class Engine:
     self._streams, self._joining = {}, None
 
   def warm_up(self, voice: Voice, modes: tuple[str, ...] = _MODES) -> None:
-    """Compiles every program, or gets it from the disk; before `start`."""
+    """Compiles every program, or gets it from the disk; before `start`.
+
+    Two at a time: Python traces one while XLA reads another.
+    """
     params, row = voice.mind.params, self._batcher.row()
-    rows = [self._batcher.read(params, voice.served, row, [0] * size) for size in slots_lib.CHUNKS]
-    for size in self._sizes:
+    table = params['embedder']['input_embedding']
+    if voice.served:
+      self._quantized(table, 1)  # begins now, beside the tracing
+    read = row._replace(hidden=jnp.zeros((1, table.shape[1])), length=1)
+
+    def step(size: int) -> None:
       pool = self._pools[size]
       for mode in modes:
-        pool, _ = self._batcher.insert(params, pool, rows[0], 0, GREEDY, mode)
+        pool, _ = self._batcher.insert(params, pool, read, 0, GREEDY, mode)
         pool, _ = self._step(voice, pool, np.zeros(size, bool), mode)
       self._pools[size] = pool
+
+    with futures.ThreadPoolExecutor(2) as threads:
+      chunks = slots_lib.CHUNKS[::-1]
+      done = [
+        threads.submit(self._batcher.read, params, voice.served, row, [0] * n) for n in chunks
+      ]
+      done += [threads.submit(step, size) for size in self._sizes]
+      for future in done:
+        future.result()
     small, large = self._sizes[0], self._sizes[-1]
     if small != large:
       self._pools[large] = self._batcher.move(self._pools[large], 0, self._pools[small], 0)
@@ -308,8 +326,8 @@ class Engine:
     if next(iter(table.devices())).platform != 'cpu':
       return None
     if self._embedding is None or self._embedding[0] is not table:
-      many = serving.quantize_blocks(table) if self._sizes[-1] > 1 else None
-      self._embedding = table, serving.quantize(table), many
+      one = serving.quantize(table)
+      self._embedding = table, one, serving.in_blocks(one) if self._sizes[-1] > 1 else None
     return self._embedding[1] if slots == 1 else self._embedding[2]
 
   def _tell(self, step: _Step) -> None:

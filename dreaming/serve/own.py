@@ -94,6 +94,7 @@ class Own:
       'generations': s.generations, 'experiences': s.experiences, 'unconsumed': s.unconsumed,
       'dreams': s.dreams, 'nights': [{'number': n, 'state': state} for n, state in s.nights],
       'review': self._reviewed, 'waiting': vars(w) if (w := self._agent.waiting()) else None,
+      'baking': self._talk.baking.plain(),
       'night_running': self._nights.running, 'warm': self._talk.voices.warm,
     })  # fmt: skip
 
@@ -128,6 +129,7 @@ class Own:
   async def feedback(self, call: Call) -> Response:
     value = WANTED if call.body['value'] == 'up' else UNWANTED
     made = await self._talk.with_mind(self._agent.feedback, value, call.body.get('experience'))
+    self._talk.baking.judged(made.metadata.get('generation'), value == UNWANTED)
     return JSONResponse(_experience(made))
 
   async def approve(self, call: Call) -> Response:
@@ -172,6 +174,9 @@ class Own:
     return JSONResponse(_night(self._agent.diary.night(number)))
 
   async def start(self, call: Call) -> Response:
+    if (green := self._talk.baking.green) is not None:
+      line = f'generation {green.generation} bakes: promote it, roll back, or wait'
+      raise Refused(409, line, 'baking')
     if self._agent.waiting():  # whoever asks for it by hand has reviewed
       await asyncio.to_thread(self._agent.let_on, call.client.name)
     run = await self._nights.start(call.body.get('user'))

@@ -5,6 +5,7 @@ Errors have OpenAI's form, {"error": {"message", "type", "param", "code"}}, on e
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import logging
@@ -25,6 +26,8 @@ from dreaming.serve.metrics import Metrics
 _log = logging.getLogger('dreaming.serve')
 _TYPES = {401: 'authentication_error', 403: 'permission_error', 404: 'not_found_error',
           429: 'rate_limit_error', 500: 'server_error', 503: 'server_error'}  # fmt: skip
+
+_LINGER_BYTES, _LINGER_SECONDS = 16 << 20, 2.0  # of what is too large, read and thrown away
 
 Handler = Callable[['Call'], Awaitable[Response]]
 
@@ -105,18 +108,32 @@ def route(endpoint: Endpoint, max_body: int) -> Route:
 
 
 async def read(request: Request, limit: int) -> bytes:
-  """A body of at most `limit` bytes. Raises Refused; no more than that is ever held."""
+  """A body of at most `limit` bytes. Raises Refused; no more than that is ever held.
+
+  What comes beyond it is thrown away for a while: a connection that is closed while its client
+  still sends is reset, and the client never reads why.
+  """
   size = request.headers.get('content-length', '0')
   refused = Refused(413, f'the body is larger than {limit:,} bytes (serve.max_body_bytes)',
                     'body_too_large', {'Connection': 'close'})  # fmt: skip
-  if not size.isdecimal() or int(size) > limit:
+  if not size.isdecimal():
     raise refused
-  chunks, total = [], 0
-  async for chunk in request.stream():
-    total += len(chunk)
-    if total > limit:
-      raise refused
-    chunks.append(chunk)
+  chunks, total, over = [], 0, int(size) > limit
+  try:
+    async with asyncio.timeout(_LINGER_SECONDS if over else None) as waiting:
+      async for chunk in request.stream():
+        total += len(chunk)
+        if total > limit and not over:
+          over = True
+          waiting.reschedule(asyncio.get_running_loop().time() + _LINGER_SECONDS)
+        if not over:
+          chunks.append(chunk)
+        elif total > limit + _LINGER_BYTES:
+          break
+  except TimeoutError:
+    pass
+  if over:
+    raise refused
   return b''.join(chunks)
 
 

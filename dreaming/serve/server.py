@@ -21,6 +21,7 @@ from dreaming.agent import Agent
 from dreaming.brain import kernels
 from dreaming.serve import openapi, routes
 from dreaming.serve.access import Access
+from dreaming.serve.baking import BakeConfig, Baking
 from dreaming.serve.completions import Completions
 from dreaming.serve.config import ServeConfig
 from dreaming.serve.engine import Engine
@@ -55,11 +56,13 @@ class Server:
     self.metrics = Metrics()
     self.started = time.time()
     self.failed = ''  # why it will never be ready
+    self.bake_seconds = 2.0  # between looks at what bakes
     self.engine: Engine | None = None
     self.voices = Voices(self._read, warm=self.config.warm, forget=self._forget)
-    self.swaps = Swaps(agent, self.voices, self.metrics)
+    self.baking = Baking(configuration.group(agent.config, 'bake', BakeConfig))
+    self.swaps = Swaps(agent, self.voices, self.metrics, self.baking)
     self.nights = Nights(agent, self.metrics, self.swaps.follow)
-    self.talk = Talk(agent, self.voices)
+    self.talk = Talk(agent, self.voices, self.baking)
     self.endpoints = self._endpoints()
     self.app = self._app()
 
@@ -89,11 +92,13 @@ class Server:
   async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
     del app
     loading = asyncio.ensure_future(asyncio.to_thread(self._load))
-    waiting = asyncio.ensure_future(self.nights.fall_asleep(self.trigger, self._awake))
+    waiting = asyncio.gather(self.nights.fall_asleep(self.trigger, self._awake), self._bake())
     try:
       yield
     finally:
       waiting.cancel()
+      with contextlib.suppress(asyncio.CancelledError):
+        await waiting
       await loading
       await self.nights.close()
       await self.talk.settle()
@@ -101,8 +106,18 @@ class Server:
         self.engine.close()
       self.talk.close()
 
+  async def _bake(self) -> None:
+    """Looks at what bakes, for as long as it is not cancelled."""
+    while self.baking.config.share:
+      await asyncio.sleep(self.bake_seconds)
+      if self.baking.green is not None:
+        try:
+          await asyncio.to_thread(self.swaps.judge)
+        except Exception:  # Blue serves; the next look may find it well again
+          _log.exception('what bakes could not be judged')
+
   def _awake(self) -> bool:
-    return self.engine is not None
+    return self.engine is not None and self.baking.green is None
 
   def _load(self) -> None:
     try:

@@ -134,7 +134,7 @@ class Batcher(Counting):
 
     Args:
       served: as serving.layers makes it, {} for none.
-      embedding: as serving.quantize makes it for one slot, quantize_blocks for more; None for none.
+      embedding: as serving.quantize makes it for one slot, in_blocks of it for more; None for none.
       mode: 'greedy', 'filtered' or 'free': the last does all, the first is fastest.
     """
     if mode == 'free':  # which draws among all tokens

@@ -8,6 +8,7 @@ import threading
 import time
 
 from dreaming.agent import Agent
+from dreaming.serve.baking import Baking
 from dreaming.serve.engine import Engine
 from dreaming.serve.metrics import Metrics
 from dreaming.serve.stream import Ask
@@ -23,10 +24,12 @@ class Swaps:
   Args:
     agent: its diary decides which generation is active.
     voices: hold what is warm; a rollback to one of them reads nothing.
+    baking: takes what nights promote, when it is configured.
   """
 
-  def __init__(self, agent: Agent, voices: Voices, metrics: Metrics):
+  def __init__(self, agent: Agent, voices: Voices, metrics: Metrics, baking: Baking):
     self._agent, self._voices, self._metrics = agent, voices, metrics
+    self._baking = baking
     self._lock = threading.Lock()
     self.engine: Engine | None = None
 
@@ -38,24 +41,43 @@ class Swaps:
     """
     with self._lock, self._metrics.swap_seconds.time():
       diary = self._agent.diary
+      if number is None and self._baking.green is not None:  # Blue stands in the diary already
+        self._baking.end(False, 'by hand')
+        return self._voices.blue.generation
       if number is None:
         parents = {g.number: g.parent or 0 for g in diary.generations()}
         active = diary.active()
         if not active:
           raise ValueError('the base serves: there is nothing earlier to roll back to')
         number = parents[active]
-      voice = self._prepared(number)
+      voice, green = self._prepared(number), self._baking.green
       self._agent.identity.rollback(number, warm=voice.mind)
       self._flip(voice)
+      self._baking.end(number == (green and green.generation), 'by hand')
       return number
+
+  def judge(self) -> None:
+    """Ends the baking when there is a reason to: Green serves, or is left alone."""
+    if (found := self._baking.verdict()) is None:
+      return
+    serves, why = found
+    green = self._baking.green
+    _log.info('baked', extra={'fields': {'serves': serves, 'why': why}})
+    self._baking.end(serves, why)
+    if serves and green is not None:
+      self.rollback(green.generation)
 
   def follow(self) -> int:
     """Serves what the diary says is active: another process has promoted it."""
     with self._lock, self._metrics.swap_seconds.time():
       number = self._agent.diary.active()
       if number != self._voices.blue.generation:
-        voice = self._prepared(number)
-        if self._agent.identity.adopt(voice.mind):
+        voice, blue = self._prepared(number), self._voices.blue
+        if self._baking.begin(voice, blue.generation):
+          self._agent.diary.activate(blue.generation)  # until the other has proved itself
+          fields = {'generation': number, 'share': self._baking.config.share}
+          _log.info('bakes', extra={'fields': fields})
+        elif self._agent.identity.adopt(voice.mind):
           self._flip(voice)
       return number
 

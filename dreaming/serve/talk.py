@@ -21,6 +21,7 @@ from dreaming.agent import Agent, Why
 from dreaming.brain import chat
 from dreaming.brain.decode import Prompt
 from dreaming.brain.sampler import Sampler
+from dreaming.serve.baking import Baking
 from dreaming.serve.engine import Engine
 from dreaming.serve.stream import Ask, Piece, Stream, Token, sink_of
 from dreaming.serve.voices import Voice, Voices
@@ -48,6 +49,14 @@ class Message:
   logprobs: bool = False
   client: str = ''
   metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def conversation(self) -> str:
+    """What all messages of one have in common: its session where a client names one (in OpenAI's
+    `metadata`), or what was said first."""
+    session = self.metadata.get('client', {}).get('session')
+    first = self.turns[0].text if self.turns else self.text
+    return '\n'.join((self.client, self.user, session or first))
 
 
 class Reply:
@@ -132,8 +141,8 @@ class Talk:
 
   engine: Engine  # set before a voice serves
 
-  def __init__(self, agent: Agent, voices: Voices):
-    self.agent, self.voices = agent, voices
+  def __init__(self, agent: Agent, voices: Voices, baking: Baking):
+    self.agent, self.voices, self.baking = agent, voices, baking
     self._mind = ThreadPoolExecutor(1, thread_name_prefix='mind')
     self._whys: collections.OrderedDict[str, Why] = collections.OrderedDict()
     self._logging: set[asyncio.Future] = set()
@@ -154,6 +163,8 @@ class Talk:
     """Begins to reply. Raises ValueError (nothing is logged then) and fair.Full."""
     self.agent.check(message.text)
     voice = await self.voice(message.generation)
+    if message.generation is None:
+      voice = self.baking.choose(voice, message.conversation)
     turns = message.turns[-_TURNS:]
     if message.system and self.agent.instruct:  # Gemma's template has no role for it
       turns = chat.Turn(text=message.system, response='Understood.'), *turns
@@ -197,6 +208,11 @@ class Talk:
 
   async def log(self, message: Message, reply: Reply) -> None:
     """Keeps what was said in the diary, also when it was cut off, and its caller with it."""
+    failed = 'error' in reply.finishes
+    first = next((s.first_at - s.asked_at for s in reply.streams if s.first_at), None)
+    if reply.whole or failed:
+      said = reply.texts[0] if reply.texts else ''
+      self.baking.said(reply.generation, said, failed=failed, first=first)
     if message.store:
       task = asyncio.ensure_future(self._log(message, reply))
       self._logging.add(task)
