@@ -2,7 +2,7 @@
 
   python benchmarks/serve_dreaming.py [--quick] [--steps=N] [--json=FILE]
 
-The real model, the first shipped day in its diary, and the same night twice from the same start: once
+The real model, the first shipped day in its diary, and the same night twice from one start: once
 with nobody there, once with somebody who says something every few seconds. Before, the same things
 are said without a night. Expected: two nights, some 40 minutes on two cores with the steps of the
 default recipe; --steps shortens both nights alike.

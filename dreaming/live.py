@@ -39,6 +39,8 @@ def run(mode: str, config: ConfigDict, carried: Mapping[str, str | None] | None 
   transfer.check(mode, carried or {})
   if mode == 'rescue':
     return transfer.rescue(config, console)
+  if mode == 'import' and (packed := transfer.packed(carried or {})):
+    return transfer.unpack(config, packed, console)
   lived = _days(config) if mode in ('live', 'life', 'examine') else []
   with Agent(config) as agent:
     if agent.diary.remark:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from dreaming import report, reviewing, terminal
+from dreaming import bundle, report, reviewing, terminal
 from dreaming.agent import Agent
 from dreaming.identity.bluegreen import IdentityLock
 from dreaming.memory.imports.item import Refused
@@ -99,13 +99,39 @@ def bring(agent: Agent, paths: list[pathlib.Path], format: str | None, console: 
 
 
 def take(agent: Agent, to: pathlib.Path, console: Console) -> int:
-  """Exports to a file of JSON Lines, by its ending, or else to the directory of a data set."""
+  """By its ending the whole agent, or JSON Lines, or else a data set in a directory."""
   with _bar(console) as bar:
     task = bar.add_task(f'Exporting to {to.name}', total=None)
-    count = agent.export(
-      to, progress=lambda done, total: bar.update(task, completed=done, total=total)
-    )
+
+    def progress(done: int, total: int) -> None:
+      bar.update(task, completed=done, total=total)
+
+    if to.suffix == bundle.ENDING:
+      size = bundle.pack(agent, to, progress)
+      _say(console, f'the whole agent is in {to}: {size:,} bytes')
+      return 0
+    count = agent.export(to, progress)
   _say(console, f'{count:,} experiences are in {to}')
+  return 0
+
+
+def packed(flags: Mapping[str, str | None]) -> pathlib.Path | None:
+  """The file of a whole agent, where that is what --files names."""
+  path = pathlib.Path(flags.get('files') or '')
+  return path.expanduser() if path.suffix == bundle.ENDING else None
+
+
+def unpack(config: ConfigDict, path: pathlib.Path, console: Console) -> int:
+  """Makes an identity of the file of a whole agent."""
+  home = pathlib.Path(config.workdir).expanduser()
+  with IdentityLock(home), _bar(console) as bar:
+    task = bar.add_task(f'Unpacking {path.name}', total=None)
+    about = bundle.unpack(
+      path, home, lambda done, total: bar.update(task, completed=done, total=total)
+    )
+  with Agent(config) as agent:  # whether its diary is whole
+    count = agent.status().experiences
+  _say(console, f'{about.get("agent")} is in {home}, with {count:,} experiences')
   return 0
 
 

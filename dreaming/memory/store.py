@@ -10,6 +10,7 @@ import collections
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -60,6 +61,13 @@ class Store:
     except BaseException:
       self._connection.close()
       raise
+
+  def copy(self, to: pathlib.Path) -> None:
+    """Writes the diary as it is at this moment to another file, which must not be there."""
+    with self._lock, whole.as_damage():
+      self._connection.execute('VACUUM INTO ?', (str(to),))
+    with to.open('rb') as f:
+      os.fsync(f.fileno())
 
   def close(self) -> None:
     """Ends the use of the file; whoever closes it last notes what it is then."""

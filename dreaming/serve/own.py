@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pathlib
+import shutil
+import tempfile
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from sse_starlette import EventSourceResponse
-from starlette.responses import JSONResponse, Response
+from starlette.background import BackgroundTask
+from starlette.responses import FileResponse, JSONResponse, Response
 
+from dreaming import bundle
 from dreaming.brain.sampler import GREEDY
 from dreaming.memory.nights import Night
 from dreaming.memory.score import UNWANTED, WANTED
@@ -56,6 +62,8 @@ class Own:
         body=schemas.IDS),
       e('POST', '/forget', self.forget, 'admin', 'Delete experiences', body=schemas.IDS),
       e('GET', '/replies/{id}/why', self.why, 'read', 'What stood behind a reply'),
+      e('GET', '/agent', self.pack, 'admin', 'The whole agent as one file',
+        answer='application/zip'),
       e('GET', '/dreams', self.dreams, 'read', 'Of a night, by default the last',
         query={'night': number}),
       e('POST', '/dreams/{id}/review', self.review, 'admin',
@@ -155,6 +163,18 @@ class Own:
       'question': why.question, 'reader': why.generation, 'prompt': why.prompt,
       'recalled': recalled,
     })  # fmt: skip
+
+  async def pack(self, call: Call) -> Response:
+    del call
+    directory = tempfile.mkdtemp(dir=self._agent.workdir, prefix='.sending-')
+    path = pathlib.Path(directory) / f'{time.strftime("%Y-%m-%d")}{bundle.ENDING}'
+    over = BackgroundTask(shutil.rmtree, directory, ignore_errors=True)
+    try:
+      await asyncio.to_thread(bundle.pack, self._agent, path)
+    except BaseException:
+      await over()
+      raise
+    return FileResponse(path, media_type='application/zip', filename=path.name, background=over)
 
   # ---- Dreams and nights ----
 
