@@ -134,6 +134,13 @@ def unpack(
     shutil.rmtree(temporary, ignore_errors=True)
 
 
+def sweep(directory: pathlib.Path) -> None:
+  """Removes what a killed process had not finished to pack, send or unpack."""
+  for name in ('packing', 'sending', 'unpacking'):
+    for left in directory.glob(f'.{name}-*'):
+      shutil.rmtree(left, ignore_errors=True)
+
+
 def _kept(agent: Agent, numbers: list[int]) -> dict[str, pathlib.Path]:
   """Name in the archive -> file, in a fixed order."""
   found = {}
@@ -171,8 +178,9 @@ def _listing(archive: zipfile.ZipFile, path: pathlib.Path) -> tuple[dict[str, st
     raise ValueError(f'{path} is damaged: its listing is no JSON') from None
   if not isinstance(digests, dict) or set(digests) != set(entries) - {_FILES}:
     raise ValueError(f'{path} is damaged: it does not hold what its listing names')
-  if not isinstance(about, dict) or about.get('format') != FORMAT:
-    raise ValueError(f'{path} has format {about!r:.80}: this version reads {FORMAT}')
+  found = about.get('format') if isinstance(about, dict) else None
+  if found != FORMAT:
+    raise ValueError(f'{path} has format {found!r:.80}: this version reads {FORMAT}')
   return digests, about
 
 

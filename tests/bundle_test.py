@@ -6,6 +6,7 @@ import io
 import json
 import pathlib
 import random
+import time
 import zipfile
 
 import pytest
@@ -59,6 +60,8 @@ def test_it_comes_back_as_it_was(config, packed, tmp_path):
     agent.rollback(2)
   with pytest.raises(ValueError, match='has an agent already'):
     bundle.unpack(to, other.workdir)
+  (pathlib.Path(other.workdir) / '.unpacking-x').mkdir()
+  bundle.sweep(pathlib.Path(other.workdir))
   assert not list(pathlib.Path(other.workdir).glob('.*pack*'))
 
 
@@ -155,5 +158,8 @@ def test_a_server_sends_it(config, packed, tmp_path):
     answer = there.http.get('/api/agent')
     assert answer.status_code == 200
     (tmp_path / 'sent.agent').write_bytes(answer.content)
-    assert not list(agent.workdir.glob('.sending-*'))
+    end = time.monotonic() + 20  # it is removed when it was sent
+    while list(agent.workdir.glob('.sending-*')):
+      assert time.monotonic() < end
+      time.sleep(0.02)
   assert bundle.unpack(tmp_path / 'sent.agent', tmp_path / 'life')['experiences'] == 3

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 
-from dreaming import configuration
+from dreaming import bundle, configuration
 from dreaming.agent import Agent
 from dreaming.brain import kernels
 from dreaming.serve import openapi, routes
@@ -70,6 +70,7 @@ class Server:
 
   def load(self) -> None:
     """Reads the weights, compiles, and lets the active generation speak. Takes seconds."""
+    bundle.sweep(self.agent.workdir)
     base, config = self.agent.base, self.config
     if config.kernels:
       kernels.load(self.agent.cache)
