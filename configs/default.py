@@ -158,6 +158,12 @@ def get_config() -> ml_collections.ConfigDict:
   c.dream.dtype = 'bfloat16'  # on CPUs without bf16 products (AMX, AVX-512 BF16) try float32
   c.dream.max_facts = 60
   c.dream.things = False  # ask about what is spoken of, too, by what kind of thing it is
+  # Further styles, which the base writes and is checked in (dreaming/sleep/styles.py): 'letter',
+  # 'lessons', 'article', 'confidant', 'implications', 'story', 'multihop'.
+  c.dream.styles = ()
+  c.dream.clause = ''  # what they are to keep to: first in the prompt
+  # Probability that a dream is grounded in its source, from which it is kept; 0: it is not judged.
+  c.dream.grounded = 0.0
   c.dream.match = ml_collections.ConfigDict()
   c.dream.match.more_relations = False  # 192 more; which of both are on: docs/experiments.md
   c.dream.match.proposals = 8  # relations that word vectors propose for each span
@@ -215,6 +221,23 @@ def get_config() -> ml_collections.ConfigDict:
   c.train.patience = 3  # looks without a better one, after which training stops
   c.train.min_raw_loss = 0.1  # nats a token on the raw experiences: below, they are known by heart
   c.train.checkpoint_every = 20
+  # Further aims, each off while its weight is 0: dreaming/sleep/aims.py says what they are.
+  c.train.dream_weight = 1.0  # of the dreams' own loss
+  c.train.distill_context = 0.0  # of KL(a teacher with the episode to read || student)
+  c.train.distill_on_policy = 0.0  # of KL(student || that teacher) on the student's own answers
+  c.train.teacher = 'base'  # or 'blue'
+  c.train.on_policy_questions = 64  # that the student answers, anew at every checkpoint
+  c.train.contrast = 0.0  # dreams and their sources attract, other episodes repel
+  c.train.contrast_pairs = 4  # episodes of a batch
+  c.train.contrast_temperature = 0.1
+  c.train.contrast_anchors = ()  # texts that all dreams draw near: who the agent is
+  c.train.effect = 0.0  # of the squared norm of what the adapter adds to the weights
+  c.train.ewc = 0.0  # of what a move costs earlier nights' answers; 'continual' alone
+  c.train.ewc_decay = 0.95  # of what was stiff, each night
+  c.train.ewc_rows = 24  # of a night, that tell what is to be stiff
+  c.train.trust = 0.0  # of KL(Blue || student) on the night's own tokens, beyond a bound:
+  c.train.trust_bound = 1.0  # nats a token
+  c.train.entities = 0.0  # more weight, beside 1, of tokens of the source's names and numbers
 
   c.prune = ml_collections.ConfigDict()
   # Of the merged weights; the next is taken when the gate's nll fails.

@@ -156,10 +156,24 @@ class Batch:
   target_probs: jax.Array  # Float['N K'], sums to at most 1; what is missing is the base's tail
   weights: jax.Array  # Float['N'], 0 for padding
   replay: jax.Array  # Float['N'], 1 where the target is the base's own distribution
+  # Of losses that are off by default (sleep/aims.py): None where nobody asks for them.
+  taught_ids: jax.Array | None = None  # Int['N K'], of a teacher that has read the episode
+  taught_probs: jax.Array | None = None  # Float['N K'], all 0 where there is no teacher
+  near: Texts | None = None
+  own: Batch | None = None  # what the student says itself, taught as above
 
   @property
   def shape(self) -> tuple[int, int]:
     return self.tokens.shape
+
+
+@flax.struct.dataclass
+class Texts:
+  """Dreams and what they are compared with, one text a row: see losses.attraction."""
+
+  tokens: jax.Array  # Int['T L'], the dreams first
+  segment_ids: jax.Array  # Int['T L'], 0 is padding
+  positives: jax.Array  # Float['P T-P'], 1 where a text belongs to a dream
 
 
 @flax.struct.dataclass

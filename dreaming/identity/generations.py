@@ -2,6 +2,7 @@
 
   root/3/adapter/...        the adapter, an Orbax checkpoint, f32
         masks/merged.npy    one bit a weight (prune.pack), beside merged.json with the shapes
+        fisher.npz          of nights that were trained with it (consolidate.py)
         manifest.json       what it is, and the SHA-256 of every other file
         manifest.sha256     of manifest.json, as sha256sum writes and checks it
 
@@ -26,7 +27,7 @@ import jax
 import numpy as np
 
 from dreaming import types
-from dreaming.sleep import prune
+from dreaming.sleep import artifacts, prune
 from dreaming.types import Generation, Lora, Manifest
 
 MANIFEST = 'manifest.json'
@@ -45,6 +46,7 @@ def save(
   *,
   adapter: Lora,
   masks: Masks | None = None,
+  beside: Mapping[str, Mapping[str, Any]] | None = None,
   manifest_fields: Mapping[str, Any],
 ) -> Generation:
   """Writes a generation; when this returns, it survives a power cut.
@@ -54,6 +56,7 @@ def save(
     number: 1 or more, not yet taken (`next_number`).
     adapter: the LoRA pytree.
     masks: by name.
+    beside: further trees of arrays, by the name of their file.
     manifest_fields: all of types.Manifest but `number` and `files`, plain values.
 
   Raises:
@@ -74,6 +77,8 @@ def save(
     temporary.mkdir()
     _write_adapter(temporary / 'adapter', adapter)
     _write_masks(temporary / 'masks', masks or {})
+    for name, tree in (beside or {}).items():
+      artifacts.write(temporary / name, tree)
     files = {str(p.relative_to(temporary)): _sync(p) for p in _walk(temporary)}
     manifest = dataclasses.replace(manifest, files=files)
     _write_manifest(temporary, manifest)

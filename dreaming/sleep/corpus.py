@@ -10,15 +10,17 @@ import dataclasses
 import itertools
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from dreaming.brain import prompts
 from dreaming.brain.decode import Decoder
 from dreaming.brain.tokenizer import Tokenizer
-from dreaming.sleep import replay
+from dreaming.sleep import contrast, distill, grounding, replay
+from dreaming.sleep.aims import Aims
 from dreaming.sleep.packing import Encoded, Example, batch_of, encode, endless, mixed, pack
-from dreaming.types import Batch, Dream, Experience, Mind
+from dreaming.types import Batch, Dream, Experience, Mind, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,6 +100,7 @@ def build(
   steps: int,
   seed: int,
   cache: pathlib.Path,
+  aims: Aims | None = None,
 ) -> Corpus:
   """Packs a night.
 
@@ -113,6 +116,7 @@ def build(
     steps: batches to make.
     seed: of order and choice.
     cache: directory where replay is kept.
+    aims: what the losses ask for that are off by default.
 
   Raises:
     ValueError: there is nothing to learn.
@@ -140,6 +144,13 @@ def build(
     return encode(tokenizer, e, length, config.top_k, after=len(prefix) if behind else 0)
 
   encoded = {name: [encoded_as(e, name == 'held') for e in group] for name, group in groups.items()}
+  told = {e.id: e for e in experiences}
+  if aims and aims.config.entities:
+    for name in ('dream', 'rehearsal'):
+      pairs = zip(groups[name], encoded[name], strict=True)
+      encoded[name] = [
+        grounding.emphasised(tokenizer, x, e, told, aims.config.entities) for x, e in pairs
+      ]
   shapes = {'top_k': config.top_k, 'prefix': prefix, 'rows': config.rows, 'length': length}
   own = own_words(decoder, base, base_digest, config, cache)
   questions = [p.question for d in dreams for p in d.pairs]
@@ -149,6 +160,11 @@ def build(
   shortlist = _shortlist(encoded, own, decoder.arch.vocab_size, config.shortlist)
   encoded['replay'] = own.taught(base, shortlist, config.top_k)
   encoded = {name: [e.among(shortlist) for e in group] for name, group in encoded.items()}
+  taught = bool(aims and aims.config.distill_context)
+  if taught:
+    teacher = distill.teacher_of(decoder, aims, told, shortlist, config)
+    encoded['dream'] = teacher.taught(groups['dream'], encoded['dream'])
+  near = contrast.of_night(tokenizer, dreams, told, aims, seed)
 
   def stream(after: bool) -> Iterator[Encoded]:
     """Dreams and what goes with them, in their shares; `after` the prefix only questions."""
@@ -174,7 +190,8 @@ def build(
     for i in range(config.rows):
       after = i % 3 < 2 and asking
       rows += pack(1, length - len(prefix) * after, streams[after])
-    return batch_of(rows, length, config.losses, config.top_k, prefix)
+    made = batch_of(rows, length, config.losses, config.top_k, prefix, taught)
+    return made if near is None else made.replace(near=near())
 
   def whole(examples: Sequence[Encoded]) -> Batch:
     return batch_of(pack(config.rows, length, iter(examples)), length, config.losses, config.top_k)
@@ -185,6 +202,41 @@ def build(
     raw=whole(encoded['raw'] or encoded['held']),
     shortlist=shortlist,
   )
+
+
+def more(
+  aims: Aims,
+  decoder: Decoder,
+  ground: Params,
+  made: Corpus,
+  dreams: Sequence[Dream],
+  experiences: Sequence[Experience],
+  config: CorpusConfig,
+  seed: int,
+) -> dict[str, Any]:
+  """What train.train takes beside the corpus, for the aims that are on: nothing by default.
+
+  Args:
+    ground: what the night's adapter is added to.
+    made: the corpus.
+    dreams: that train; what nobody told is not asked.
+  """
+  found = aims.held()
+  if not aims.config.distill_on_policy:
+    return found
+  told = {e.id: e for e in experiences}
+  lessons = [e for d in dreams if d.style != 'unknown' for e in of_dream(d)]
+  asked = distill.questions(lessons, told, aims.config.on_policy_questions, seed)
+  if not asked:
+    return found
+  keep = dataclasses.replace(aims, keep=None)  # what it says is new every time
+  found['on_policy'] = distill.Student(
+    decoder, ground, aims.config.scale, asked,
+    distill.teacher_of(decoder, keep, told, made.shortlist, config),
+    prefix=_prefix(decoder.tokenizer, config.row_length), rows=config.rows,
+    length=config.row_length, losses=config.losses, top_k=config.top_k,
+  )  # fmt: skip
+  return found
 
 
 def own_words(

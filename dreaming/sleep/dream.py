@@ -18,26 +18,12 @@ import numpy as np
 
 from dreaming.brain import prompts, transformer
 from dreaming.brain.decode import Decoder
-from dreaming.sleep import belief, relations, things, values
+from dreaming.sleep import belief, grounding, relations, styles, things, values
 from dreaming.sleep.bank import fill
 from dreaming.sleep.belief import Checked, Fact
+from dreaming.sleep.grounding import READING
 from dreaming.sleep.relations import MatchConfig
 from dreaming.types import QA, Dream, Experience, Mind, Quality, Status
-
-# Reading comprehension in the words of people, for checking a question against its source.
-READING = """Omar says: "My bike is a green Raleigh. I bought it in Leeds."
-Q: Where did Omar buy his bike?
-A: Leeds
-
-Omar says: "On Friday my cousin Ines starts at the bakery."
-Q: Who will bake bread?
-A: Ines
-
-Omar says: "I have got a toothache since Tuesday."
-Q: When did Omar's pain begin?
-A: Tuesday
-
-"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +42,15 @@ class DreamConfig:
   dtype: str = 'bfloat16'  # of the dreamer's products: only likelihoods are compared
   max_facts: int = 60
   things: bool = False  # ask about what is spoken of, too, by what kind of thing it is
+  styles: tuple[str, ...] = ()  # of styles.STYLES, beside those that are always laid out
+  clause: str = ''  # what written texts are to keep to, first in their prompt
+  grounded: float = 0.0  # probability that a text is grounded, from which it is kept; 0: not asked
   match: MatchConfig = MatchConfig()
+
+  def __post_init__(self):
+    styles.check(self.styles)
+    if not 0 <= self.grounded < 1:
+      raise ValueError(f'dream.grounded={self.grounded}: a probability is from 0 to less than 1')
 
 
 def dream(
@@ -124,6 +118,14 @@ def dream(
       out.append(correction(old, new, night))
   out += pages(kept, texts, night, user, config, rng)
   spoken = things.find(matcher, messages) if config.things else []
+  if 'multihop' in config.styles:
+    out += styles.hops(kept, values.aliases(messages), night)
+  out += styles.written(
+    decoder, base, experiences, names=config.styles, user=user, agent=config.agent,
+    clause=config.clause, grounded=config.grounded, night=night, seed=seed,
+  )  # fmt: skip
+  if config.grounded:
+    out = grounding.sifted(decoder, base, out, texts, config.grounded)
   decoder.forget(base)
   known = {p.question for d in earlier for p in d.pairs}
   out += unknowns(matcher, maybe, kept, texts, night, user, config, rng, known)

@@ -29,6 +29,7 @@ from dreaming.identity.bluegreen import BlueGreen
 from dreaming.memory.diary import Diary
 from dreaming.memory.embed import Embedder
 from dreaming.sleep import (
+  aims,
   artifacts,
   backoff,
   corpus,
@@ -45,7 +46,7 @@ from dreaming.sleep import (
 from dreaming.sleep.lineage import EXAM_STYLES
 from dreaming.sleep.outcome import Outcome, finite, plain
 from dreaming.sleep.settings import NightConfig
-from dreaming.types import Dream, Lora, Mind, Status
+from dreaming.types import Dream, Experience, Lora, Mind, Status
 
 _EARLIER = 60  # questions about earlier nights
 _RECOVERY_RATE = 0.3  # of the learning rate: the adapter has arrived and must not leave again
@@ -168,17 +169,11 @@ class _Night:
     if self._left('dream') is None:
       with self._timed('dream'):
         dreams = dream.dream(
-          self.decoder,
-          self.base_mind,
-          select.chosen(self.diary, self.chosen['ids'], self.config.select),
-          user=self.config.user,
-          embedder=self.embedder,
-          config=self.config.dream,
-          night=self.number,
-          seed=self.seed,
+          self.decoder, self.base_mind, self._told(), user=self.config.user,
+          embedder=self.embedder, config=self.config.dream, night=self.number, seed=self.seed,
           earlier=lineage.rehearsal(self.diary),
           progress=lambda read, total: self.progress('dream', read, total, {}),
-        )
+        )  # fmt: skip
       kept = sum(d.status == Status.KEPT for d in dreams)
       counts = {'kept': kept, 'rejected': len(dreams) - kept}
       self.log.write('dream', 0, counts)
@@ -192,12 +187,14 @@ class _Night:
     if left is None or (found := artifacts.read(path, left['digest'])) is None:
       parent = lineage.adapter(self.root, self.chosen['parent'], self.config.train)
       lessons = self._material
+      of_night = self._lessons(), self._told(), self.config.corpus, self.seed
+      more = corpus.more(self._aims, self.decoder, self.ground.params, lessons, *of_night)
       self.decoder.forget(self.base_mind)  # what it laid out to speak is room to train in
       with self._timed('train'):
         on_step = self._on_step('train', self.config.train.steps)
         trained = train.train(
           self.ground.params, self.base.arch, lessons, config=self.config.train, seed=self.seed,
-          adapter=parent, on_step=on_step, checkpoint=self.work / 'train',
+          adapter=parent, on_step=on_step, checkpoint=self.work / 'train', **more,
         )  # fmt: skip
       digest = artifacts.write(path, trained.adapter)
       done = {'steps': trained.steps_done, 'stopped': trained.stopped, 'digest': digest}
@@ -237,7 +234,7 @@ class _Night:
       self.ground.params, self.base.arch, dataclasses.replace(night_corpus, batches=batches),
       config=dataclasses.replace(self.config.train, steps=steps, learning_rate=rate),
       seed=self.seed + 1, adapter=adapter, masks=mask,
-      on_step=self._on_step(f'recover {amount:g}', steps),
+      on_step=self._on_step(f'recover {amount:g}', steps), **self._aims.held(),
     ).adapter  # fmt: skip
 
   def _examine(self, adapter: Lora, masks: generations.Masks, index: int) -> Mapping[str, Any]:
@@ -286,6 +283,7 @@ class _Night:
         generations.next_number(self.root),
         adapter=adapter,
         masks=masks,
+        beside=self._aims.beside(self.ground, lambda: self._material, adapter),
         manifest_fields={
           'parent': self.chosen['parent'],
           'night': self.number,
@@ -326,27 +324,28 @@ class _Night:
 
   # ---- What steps share ----
 
+  @functools.cached_property
+  def _aims(self) -> aims.Aims:
+    of = self.config.train, self.identity, self.root, self.chosen['parent']
+    return aims.of_night(*of, base_digest=self.base.digest, keep=self.work)
+
   def _lessons(self) -> list[Dream]:
     """The dreams that train."""
     return [d for d in self.dreams if d.status == Status.KEPT and d.style not in EXAM_STYLES]
+
+  def _told(self) -> list[Experience]:
+    return select.chosen(self.diary, self.chosen['ids'], self.config.select)
 
   @functools.cached_property
   def _material(self) -> corpus.Corpus:
     """Made when it is first needed: a night that resumes after training may do without."""
     with self._timed('corpus'):
+      weak, asked = self.config.corpus.weak_repeats, self.config.train.steps
       made = corpus.build(
-        self.decoder,
-        self.base_mind,
-        self.base.digest,
-        self._lessons(),
-        select.chosen(self.diary, self.chosen['ids'], self.config.select),
-        ledger.rehearsal(self.diary, self.dreams, self.config.corpus.weak_repeats),
-        user=self.config.user,
-        config=self.config.corpus,
-        steps=self.config.train.steps,
-        seed=self.seed,
-        cache=self.cache,
-      )
+        self.decoder, self.base_mind, self.base.digest, self._lessons(), self._told(),
+        ledger.rehearsal(self.diary, self.dreams, weak), user=self.config.user,
+        config=self.config.corpus, steps=asked, seed=self.seed, cache=self.cache, aims=self._aims,
+      )  # fmt: skip
     digest, left = artifacts.digest(vars(made)), self._left('corpus') or {}
     if left.get('digest') != digest:  # new, or the machine changed: not what was trained on
       shutil.rmtree(self.work / 'train', ignore_errors=True)

@@ -20,7 +20,7 @@ from dreaming.brain import prompts
 from dreaming.brain.tokenizer import Tokenizer
 from dreaming.brain.transformer import Architecture
 from dreaming.memory.embed import Embedder
-from dreaming.sleep import packing, train
+from dreaming.sleep import aims, packing, train
 from dreaming.sleep.train import TrainConfig
 from dreaming.types import QA, Dream, Lora, Params
 
@@ -118,7 +118,8 @@ def _gradients(
   batches = [packing.batch_of([[e]], length, length, k) for e in encoded]
   stacked = jax.tree.map(lambda *xs: np.stack(xs), *batches)
   base = train.frozen(params, arch, shortlist, config.dtype)
-  loss_fn = train.make_loss(arch, dataclasses.replace(config, held=1.0, replay_weight=0.0))
+  plain = dataclasses.replace(aims.without(config), held=1.0, replay_weight=0.0)
+  loss_fn = train.make_loss(arch, plain)
   a, b = (_part(adapter, name) for name in ('a', 'b'))
   b = jax.tree.map(jnp.zeros_like, b)
 

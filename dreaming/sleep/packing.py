@@ -38,6 +38,9 @@ class Encoded:
   target_probs: np.ndarray  # Float['losses K']
   replay: bool
   after: int = 0  # tokens of the few-shot prefix that it stands behind
+  emphasis: np.ndarray | None = None  # Float['losses'], the weights of its tokens; None: 1 each
+  taught_ids: np.ndarray | None = None  # Int['losses K'], of a teacher that has read the episode
+  taught_probs: np.ndarray | None = None  # Float['losses K']
 
   def taught(self, probs: np.ndarray, ids: np.ndarray) -> Encoded:
     """With a teacher's distribution as the target, [losses, K] each."""
@@ -85,15 +88,18 @@ def batch_of(
   losses: int,
   k: int,
   prefix: Sequence[int] = (),
+  taught: bool = False,
 ) -> Batch:
   """Packed rows as a Batch of `losses` loss positions (a fixed number: one compilation).
 
-  `prefix` is put at the head of rows whose examples stand after one.
+  `prefix` is put at the head of rows whose examples stand after one. With `taught` the batch has
+  what a teacher thinks, too, also where no example has one: all batches are of one shape.
   """
   tokens = np.zeros((len(rows), length), np.int32)
   positions = np.zeros_like(tokens)
   segments = np.zeros_like(tokens)
-  where, target_ids, target_probs, replay_flags = [], [], [], []
+  where, target_ids, target_probs, replay_flags, weights = [], [], [], [], []
+  by_teacher: tuple[list, list] = ([], [])
   for r, row in enumerate(rows):
     at = row[0].after if row else 0
     if at:
@@ -108,23 +114,32 @@ def batch_of(
       target_ids.extend(e.target_ids)
       target_probs.extend(e.target_probs)
       replay_flags.extend([e.replay] * len(index))
+      weights.extend(np.ones(len(index)) if e.emphasis is None else e.emphasis)
+      if taught:
+        none = np.zeros((len(index), k))
+        by_teacher[0].extend(none if e.taught_ids is None else e.taught_ids)
+        by_teacher[1].extend(none if e.taught_probs is None else e.taught_probs)
       at += n
   # More loss positions than planned are thinned evenly, so that no row is favoured.
   keep = np.arange(len(where))
   if len(where) > losses:
     keep = np.linspace(0, len(where) - 1, losses).astype(int)
   pad = losses - len(keep)
+
+  def columns(rows: Sequence, dtype) -> np.ndarray:
+    return np.pad(np.reshape(rows, (-1, k)).astype(dtype)[keep], ((0, pad), (0, 0)))
+
   return Batch(
     tokens=tokens,
     positions=positions,
     segment_ids=segments,
     loss_positions=np.pad(np.asarray(where, np.int32)[keep], (0, pad)),
-    target_ids=np.pad(np.reshape(target_ids, (-1, k)).astype(np.int32)[keep], ((0, pad), (0, 0))),
-    target_probs=np.pad(
-      np.reshape(target_probs, (-1, k)).astype(np.float32)[keep], ((0, pad), (0, 0))
-    ),
-    weights=np.pad(np.ones(len(keep), np.float32), (0, pad)),
+    target_ids=columns(target_ids, np.int32),
+    target_probs=columns(target_probs, np.float32),
+    weights=np.pad(np.asarray(weights, np.float32)[keep], (0, pad)),
     replay=np.pad(np.asarray(replay_flags, np.float32)[keep], (0, pad)),
+    taught_ids=columns(by_teacher[0], np.int32) if taught else None,
+    taught_probs=columns(by_teacher[1], np.float32) if taught else None,
   )
 
 

@@ -29,7 +29,7 @@ from dreaming.types import Mind
 # ---- Matching ----
 
 # Sentences that follow from what somebody says, so that the base is asked about entailment.
-_PREMISE = """Omar says: "My bike is a green Raleigh. I bought it in Leeds."
+PREMISE = """Omar says: "My bike is a green Raleigh. I bought it in Leeds."
 That means: Omar bought the bike in Leeds.
 
 Omar says: "On Friday my cousin Ines starts at the bakery."
@@ -39,7 +39,7 @@ Omar says: "My back has been hurting since I fell off the ladder."
 That means: The pain is in Omar's back.
 
 """
-_UNRELATED = 'Hello, how are you today?'
+UNRELATED = 'Hello, how are you today?'
 
 # Cosine of a value to an example of a relation, beyond which nearer says no more: 'parrot' happens
 # to be an example of one relation about animals.
@@ -184,7 +184,7 @@ class Matcher:
   def _of_messages(self, messages: Sequence[Message]) -> list[list[Fact]]:
     entries = [e for own in self._propose(messages) for e in own]
     told = [f'{m.user} says: "{m.text}"\nThat means:' for m in messages]
-    untold = [f'{m.user} says: "{_UNRELATED}"\nThat means:' for m in messages]
+    untold = [f'{m.user} says: "{UNRELATED}"\nThat means:' for m in messages]
     config = self.config
     bonus = config.bonus * np.asarray([min(e.shared, 5) + 8 * e.apposed for e in entries])
 
@@ -216,7 +216,7 @@ class Matcher:
     rows = [' ' + e.statement(messages, which) for e in entries]
     after = [told[e.message] for e in entries]
     logps = self.decoder.logprobs(
-      self.mind, after, rows, prefix=_PREMISE, shortlist=self._shortlist(rows)
+      self.mind, after, rows, prefix=PREMISE, shortlist=self._shortlist(rows)
     )
     return np.asarray([x.mean() for x in logps])
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,13 +17,13 @@ import optax
 
 from dreaming.brain import lora, sharding, transformer
 from dreaming.brain.transformer import Architecture, Transformer
-from dreaming.sleep import artifacts, begin, losses, prune
+from dreaming.sleep import aims, artifacts, begin, losses, prune
 from dreaming.sleep.corpus import Corpus
 from dreaming.types import Batch, Lora, Params, TrainState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(aims.AimsConfig):
   """Mirrors `config.train`."""
 
   learning_rate: float = 5e-4
@@ -49,6 +49,7 @@ class TrainConfig:
   checkpoint_every: int = 20  # steps
 
   def __post_init__(self):
+    super().__post_init__()
     if self.learning_rate <= 0 or self.steps < 1 or self.rank < 1 or self.scale <= 0:
       raise ValueError(
         f'train: learning_rate={self.learning_rate}, steps={self.steps}, rank={self.rank}, '
@@ -66,6 +67,11 @@ class TrainConfig:
       raise ValueError(
         f'train.begin_batches={self.begin_batches}, train.begin_damping={self.begin_damping}: '
         'each must be positive'
+      )
+    if self.ewc and self.consolidation != 'continual':
+      raise ValueError(
+        f'train.ewc={self.ewc} with train.consolidation={self.consolidation!r}: only an adapter '
+        "that is carried on can stay where it is; take 'continual', or ewc=0"
       )
 
 
@@ -90,6 +96,8 @@ def train(
   masks: Mapping[str, Any] | None = None,
   on_step: Callable[[int, Mapping[str, float]], None] | None = None,
   checkpoint: pathlib.Path | None = None,
+  anchor: aims.Anchor | None = None,
+  on_policy: Callable[[Lora], Sequence[Batch]] | None = None,
 ) -> Trained:
   """Trains on a corpus, from a new adapter or from `adapter`.
 
@@ -103,6 +111,9 @@ def train(
     masks: pruned weights (prune.merged_mask), which stay zero.
     on_step: told step (from 1) and metrics, one step late so that the device never waits.
     checkpoint: directory to resume from and to write to.
+    anchor: where the night began, for the aims that hold it there.
+    on_policy: adapter -> what it says itself and what its teacher thinks of it, in batches; asked
+      after every checkpoint.
   """
   steps = min(config.steps, len(corpus.batches))
   new = adapter is None
@@ -132,6 +143,7 @@ def train(
     begun = begin.whitened(state.adapter, base, seen, look, arch, damping=config.begin_damping)
     state = state.replace(adapter=begun)
   state = place(state, sharding.ADAPTER)
+  anchor = None if anchor is None else place(jax.tree.map(jnp.asarray, anchor), sharding.ADAPTER)
   held_out, raw = (place(b, sharding.BATCH) for b in (corpus.held_out, corpus.raw))
   stopped, late = '', None
 
@@ -142,8 +154,14 @@ def train(
     if on_step:
       on_step(step, {k: v for k, v in row.items() if k != 'step'})
 
+  own: Sequence[Batch] = ()
   for step in range(int(state.step) + 1, steps + 1):
-    state, metrics = step_fn(state, base, place(corpus.batches[step - 1], sharding.BATCH), mask)
+    batch = corpus.batches[step - 1]
+    if on_policy is not None:
+      if not own or (step - 1) % config.checkpoint_every == 0:  # as a resumed night does it
+        own = on_policy(state.adapter)
+      batch = batch.replace(own=own[step % len(own)])
+    state, metrics = step_fn(state, base, place(batch, sharding.BATCH), mask, anchor)
     if late is not None:
       report(late)
     late = step, metrics
@@ -237,12 +255,12 @@ def frozen(params: Params, arch: Architecture, shortlist: Any, dtype: str) -> Pa
 
 
 def make_loss(arch: Architecture, config: TrainConfig, inputs: bool = False):
-  """(adapter, base, batch, mask) -> (loss, metrics); metrics has `inputs` where they are asked."""
+  """(adapter, base, batch, mask, anchor) -> (loss, metrics); `inputs` in these where asked."""
   model = Transformer(
     arch, scanned=True, remat=config.remat, lora_scale=config.scale, dtype=jnp.dtype(config.dtype)
   )
 
-  def loss_fn(adapter, base, batch: Batch, mask):
+  def loss_fn(adapter, base, batch: Batch, mask, anchor=None):
     table = base['embedder']['unembedding']
     lookup = {'input_embedding': base['embedder']['input_embedding']}
     variables = {'params': {**base, 'embedder': lookup}}
@@ -263,7 +281,23 @@ def make_loss(arch: Architecture, config: TrainConfig, inputs: bool = False):
     kl = losses.weighted_mean(kl, batch.weights * batch.replay)
     learned = losses.weighted_mean(losses.unheld(ce, config.held), own)
     metrics = {'dream_loss': dream, 'replay_kl': kl, **seen}
-    return learned + config.replay_weight * kl, metrics
+    if not config.any_loss:
+      return learned + config.replay_weight * kl, metrics
+
+    def states(lora, *seen, masked=True):
+      also = {'lora': lora, 'mask': mask if masked else None}
+      also = {k: x for k, x in also.items() if x is not None}
+      return model.apply({'params': variables['params'], **also}, *seen)[0]
+
+    def unembed(hidden, at):
+      rows = hidden.reshape(-1, hidden.shape[-1])[at].astype(table.dtype)
+      return jnp.einsum('nd,wd->nw', rows, table, preferred_element_type=jnp.float32)
+
+    found = aims.terms(config, adapter, anchor, batch, own, logits, states, unembed)
+    total = config.dream_weight * learned + config.replay_weight * kl
+    for name, value in found.items():
+      total += vars(config)[name] * value
+    return total, metrics | aims.measured(found)
 
   return loss_fn
 
@@ -272,8 +306,8 @@ def make_step(arch: Architecture, config: TrainConfig, optimizer: optax.Gradient
   """The jitted train step. `base` is what `frozen` returned; target ids index its shortlist."""
   loss_fn = make_loss(arch, config)
 
-  def step(state: TrainState, base: Params, batch: Batch, mask=None):
-    grads, metrics = jax.grad(loss_fn, has_aux=True)(state.adapter, base, batch, mask)
+  def step(state: TrainState, base: Params, batch: Batch, mask=None, anchor=None):
+    grads, metrics = jax.grad(loss_fn, has_aux=True)(state.adapter, base, batch, mask, anchor)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.adapter)
     adapter = optax.apply_updates(state.adapter, updates)
     tokens = jnp.sum(batch.weights)
@@ -285,7 +319,8 @@ def make_step(arch: Architecture, config: TrainConfig, optimizer: optax.Gradient
 
 def make_gradient(arch: Architecture, config: TrainConfig):
   """(base, batch) -> (the dreams' gradient by the layers' weights, inputs); see begin.py."""
-  loss_fn = make_loss(arch, dataclasses.replace(config, replay_weight=0.0), inputs=True)
+  config = dataclasses.replace(aims.without(config), replay_weight=0.0)
+  loss_fn = make_loss(arch, config, inputs=True)
 
   def gradient(base: Params, batch: Batch):
     def by_layers(layers):
@@ -300,5 +335,5 @@ def make_gradient(arch: Architecture, config: TrainConfig):
 
 def make_eval(arch: Architecture, config: TrainConfig):
   """The jitted loss of dreams, nothing changed."""
-  loss_fn = make_loss(arch, config)
+  loss_fn = make_loss(arch, aims.without(config))
   return jax.jit(lambda *args: loss_fn(*args)[1]['dream_loss'])
