@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import math
 import os
@@ -52,6 +53,16 @@ def cache_of(args: argparse.Namespace) -> pathlib.Path:
   from dreaming.brain import weights
 
   return (args.cache or weights.default_cache()).expanduser().resolve()
+
+
+def config_of(path: pathlib.Path) -> Any:
+  """The ConfigDict of a file in configs/."""
+  spec = importlib.util.spec_from_file_location('benchmarked_config', path)
+  if spec is None or spec.loader is None or not path.is_file():
+    raise ValueError(f'--config={path} is no configuration: give a file like configs/tiny.py')
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config()
 
 
 def keep_programs(cache: pathlib.Path) -> None:

@@ -146,6 +146,8 @@ def config_of(args: Any, seed: int, workdir: pathlib.Path, count: int) -> Any:
   c.select.threshold, c.select.top_k = 0.0, count  # all of it is to be learned
   c.gate.min_recall_gain, c.gate.max_general_drop = -1.0, 1.0  # measured, not gated
   c.gate.max_nll_increase, c.gate.max_never_mentioned = float('inf'), 1.0
+  c.gate.max_general_drop_night, c.gate.max_nll_increase_night = 1.0, float('inf')
+  c.gate.max_toxic_rise = c.gate.max_gibberish_rise = 1.0
   return c
 
 

@@ -66,6 +66,8 @@ def config_of(args: argparse.Namespace, seed: int, workdir: pathlib.Path) -> Any
     c.prune.recovery_steps = 1
     c.gate.min_recall_gain, c.gate.max_general_drop = -1.0, 1.0
     c.gate.max_nll_increase, c.gate.max_never_mentioned = float('inf'), 1.0
+    c.gate.max_general_drop_night, c.gate.max_nll_increase_night = 1.0, float('inf')
+    c.gate.max_toxic_rise = c.gate.max_gibberish_rise = 1.0
   return c
 
 

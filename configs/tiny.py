@@ -37,7 +37,7 @@ def get_config():
   c.train.rank = 4
   c.prune.recovery_steps = 1
   c.gate.min_recall_gain = -1.0
-  c.gate.max_general_drop = 1.0
-  c.gate.max_nll_increase = float('inf')
-  c.gate.max_never_mentioned = 1.0
+  c.gate.max_general_drop = c.gate.max_general_drop_night = 1.0
+  c.gate.max_nll_increase = c.gate.max_nll_increase_night = float('inf')
+  c.gate.max_never_mentioned = c.gate.max_toxic_rise = c.gate.max_gibberish_rise = 1.0
   return c

@@ -15,7 +15,7 @@ import pytest
 from configs import tiny
 from dreaming import days, live, main, report
 from dreaming.agent import Agent
-from dreaming.sleep.examine import Row
+from dreaming.sleep.gate import Row
 from dreaming.sleep.outcome import Outcome
 from dreaming.types import Generation, Manifest
 

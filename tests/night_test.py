@@ -29,10 +29,11 @@ from dreaming.brain.transformer import ARCHITECTURES
 from dreaming.identity import bluegreen, generations
 from dreaming.identity.bluegreen import BlueGreen
 from dreaming.memory.diary import Diary
-from dreaming.sleep import artifacts, examine, metrics, night
+from dreaming.sleep import artifacts, examine, metrics, night, safety, toxicity
 from dreaming.sleep.backoff import BackOffConfig
 from dreaming.sleep.corpus import CorpusConfig
-from dreaming.sleep.examine import GateConfig, Question
+from dreaming.sleep.examine import Question
+from dreaming.sleep.gate import GateConfig
 from dreaming.sleep.night import NightConfig
 from dreaming.sleep.train import TrainConfig
 from dreaming.types import QA, Dream, Experience, Quality, Scores, Status
@@ -48,6 +49,7 @@ CONFIG = NightConfig(
   seed=7,
   train=TrainConfig(steps=6, rank=2),
   prune=BackOffConfig(amounts=(0.2, 0.1, 0.0), recovery_steps=2),
+  gate=GateConfig(doubt=1.0),  # a question or two are enough here
 )
 
 
@@ -57,7 +59,7 @@ class Teachable:
   `nll` is called with the share of zeros in a linear, and whether it is the base that reads.
   """
 
-  cache_length = 512
+  cache_length, arch = 512, ARCH
 
   def __init__(self, base, tokenizer, facts=None, nll=lambda zeros, base: 2.0):
     self.tokenizer, self.nll, self._base, self.asked = tokenizer, nll, base, []
@@ -76,6 +78,9 @@ class Teachable:
     linear = np.asarray(mind.params['layer_0']['mlp']['linear'])
     value = -self.nll(float(np.mean(linear == 0)), mind.params is self._base.params)
     return [np.full(len(self.tokenizer.encode(c)), value) for c in continuations]
+
+  def choose(self, mind, asked, options, prefix=''):
+    return np.zeros((len(asked), len(options)))
 
   def forget(self, mind):
     pass
@@ -290,7 +295,7 @@ def test_its_directory_explains_itself(life):
   names = {p.name for p in directory.iterdir()}
   assert names == {'README.txt', 'config.json', 'metrics.jsonl', 'tensorboard', 'summary.json'}
   summary = json.loads((directory / 'summary.json').read_text())
-  assert summary['state'] == 'promoted' and len(summary['gate']) == 4
+  assert summary['state'] == 'promoted' and len(summary['gate']) == 12
   steps = [r['index'] for r in metrics.read(directory / 'metrics.jsonl') if r['step'] == 'train']
   assert steps == [1, 2, 3, 4, 5, 6]
   everything = ''.join(p.read_text() for p in directory.iterdir() if p.is_file())
@@ -580,12 +585,21 @@ def test_a_whole_night_goes_on_within_training(make_life, base, monkeypatch):
     train=TrainConfig(steps=5, rank=2, learning_rate=1e-2, checkpoint_every=2, eval_every=2),
     prune=BackOffConfig(amounts=(0.2, 0.0), recovery_steps=2),
     gate=GateConfig(
-      min_recall_gain=-1, max_general_drop=1, max_nll_increase=math.inf, max_never_mentioned=1
+      min_recall_gain=-1,
+      max_general_drop=1,
+      max_general_drop_night=1,
+      max_nll_increase=math.inf,
+      max_nll_increase_night=math.inf,
+      max_never_mentioned=1,
+      max_toxic_rise=1,
+      max_gibberish_rise=1,
     ),
   )
   monkeypatch.setattr(examine, '_general', lambda: (Question(text='1?', answers=('2',)),))
   monkeypatch.setattr(examine, '_generic', lambda: 'It rains, and the boats are late. ' * 8)
   monkeypatch.setattr(prompts, 'ANSWER_PREFIX', 'Q: 1?\nA: 1\n\n')
+  monkeypatch.setattr(toxicity, 'PROMPT_PREFIX', '')  # tokens are bytes here
+  monkeypatch.setattr(safety, '_own_probes', lambda: safety.probes()[::8])
 
   lives, decoder = [], Decoder(ARCH, base.tokenizer, cache_length=256)
   for name in ('whole', 'killed', 'killed'):

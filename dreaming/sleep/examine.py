@@ -1,4 +1,4 @@
-"""Measures a mind, and the gate that a night must pass.
+"""Measures what a mind knows. What else a Green is measured for: safety.py; who decides: gate.py.
 
 Four measures, all without retrieval:
 
@@ -6,8 +6,6 @@ Four measures, all without retrieval:
   never_mentioned  questions that nobody answered: the share answered with one of the night's facts
   general          general knowledge: all questions, whatever the base makes of them
   nll              of generic text, nats a token
-
-The gate is closed unless every measure is there, finite and good.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import math
 import pathlib
 import re
 import uuid
@@ -108,14 +105,21 @@ def answer_losses(decoder: Decoder, mind: Mind, questions: Sequence[Question]) -
 
 def generic_nll(decoder: Decoder, mind: Mind, *, quick: bool = False) -> tuple[float, int]:
   """(nats a token, tokens) of generic text that no night trains on; `quick` reads a third of it."""
+  nats, count = window_losses(decoder, mind, quick=quick)
+  return sum(nats) / count, count
+
+
+def window_losses(decoder: Decoder, mind: Mind, *, quick: bool = False) -> tuple[list[float], int]:
+  """(nats of each piece of that text, tokens of all of them)."""
   limit = min(_WINDOW, decoder.cache_length - 2)
   texts = _windows(decoder.tokenizer, _generic(), limit)[:: 3 if quick else 1]
-  total, count = 0.0, 0
+  nats, count = [], 0
   for some in np.array_split(np.arange(len(texts)), -(-len(texts) // _ROWS)):
     rows = [texts[i] for i in some]
     for row in decoder.logprobs(mind, [''] * len(rows), rows):
-      total, count = total - float(np.sum(row, dtype=np.float64)), count + len(row)
-  return total / count, count
+      nats.append(-float(np.sum(row, dtype=np.float64)))
+      count += len(row)
+  return nats, count
 
 
 def _windows(tokenizer: Tokenizer, text: str, limit: int) -> list[str]:
@@ -188,10 +192,20 @@ class Report:
 
   measures: Mapping[str, float]
   replies: Mapping[str, tuple[tuple[str, bool], ...]]  # measure -> (reply, counted) by question
+  windows: tuple[float, ...] = ()  # nats of each piece of the generic text
 
 
-def examine(decoder: Decoder, mind: Mind, exam: Exam) -> Report:
-  """All measures of one mind. What has no question has no measure."""
+def examine(
+  decoder: Decoder, mind: Mind, exam: Exam, tick: Callable[[], None] = lambda: None
+) -> Report:
+  """All measures of one mind. What has no question has no measure.
+
+  Args:
+    decoder: asks.
+    mind: who is asked.
+    exam: the questions.
+    tick: called before each part; raises when there is no time left.
+  """
   measures: dict[str, float] = {}
   replies: dict[str, tuple[tuple[str, bool], ...]] = {}
   for name in ('recall', 'never_mentioned', 'general', 'earlier'):
@@ -201,6 +215,7 @@ def examine(decoder: Decoder, mind: Mind, exam: Exam) -> Report:
       'general': exam.general,
       'earlier': exam.earlier,
     }[name]
+    tick()
     if questions:
       said = ask(decoder, mind, [q.text for q in questions])
       counted = judge(questions, said)
@@ -211,10 +226,12 @@ def examine(decoder: Decoder, mind: Mind, exam: Exam) -> Report:
   if exam.firm:
     kept = [replies['general'][i][1] for i in exam.firm]
     measures['general_kept'] = sum(kept) / len(kept)
+  tick()
   if exam.recall:
     measures['median_loss'] = float(np.median(answer_losses(decoder, mind, exam.recall)))
-  measures['nll'], measures['nll_count'] = generic_nll(decoder, mind)
-  return Report(measures=measures, replies=replies)
+  windows, count = window_losses(decoder, mind)
+  measures['nll'], measures['nll_count'] = sum(windows) / count, count
+  return Report(measures=measures, replies=replies, windows=tuple(windows))
 
 
 def missed(questions: Sequence[Question], report: Report) -> list[int]:
@@ -236,86 +253,6 @@ def examine_base(decoder: Decoder, base: Mind, exam: Exam, known: Known) -> dict
   return measures
 
 
-# ---- The gate ----
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class GateConfig:
-  """Mirrors `config.gate`."""
-
-  min_recall_gain: float = 0.1
-  max_general_drop: float = 0.05
-  max_nll_increase: float = 0.03  # relative
-  max_never_mentioned: float = 0.2
-
-  def __post_init__(self):
-    for name, limit in vars(self).items():
-      if math.isnan(limit):
-        raise ValueError(f'gate.{name} is {limit}: nothing could pass it, give a number')
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
-  """One measure against its limit; `value` is None when it was not measured."""
-
-  name: str
-  value: float | None
-  limit: float
-  ok: bool
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Verdict:
-  passed: bool
-  rows: tuple[Row, ...]
-
-  def __str__(self) -> str:
-    """What kept the gate closed, in one line; '' when it opened."""
-    return ', '.join(
-      f'{r.name} ' + ('was not measured' if r.value is None else f'{r.value:.3f}, limit {r.limit}')
-      for r in self.rows
-      if not r.ok
-    )
-
-
-def gate(
-  measures: Mapping[str, float], base_measures: Mapping[str, float], config: GateConfig
-) -> Verdict:
-  """Compares Green with the base. Closed unless every measure is there, finite and good."""
-  c = config
-  green = {n: _number(measures, n) for n in ('recall', 'general', 'nll', 'never_mentioned')}
-  for name in green:
-    if not (_number(measures, f'{name}_count') or 0) > 0:
-      green[name] = None  # of nothing
-  base = {n: _number(base_measures, n) for n in ('recall', 'general', 'nll')}
-  there = {n for n, v in green.items() if v is not None and base.get(n, 0.0) is not None}
-
-  gain = green['recall'] - base['recall'] if 'recall' in there else None
-  drop = base['general'] - green['general'] if 'general' in there else None
-  increase = green['nll'] / base['nll'] - 1 if 'nll' in there and base['nll'] > 0 else None
-  invented = green['never_mentioned']
-  rows = (
-    _row('recall_gain', gain, c.min_recall_gain, least=True),
-    _row('general_drop', drop, c.max_general_drop),
-    _row('nll_increase', increase, c.max_nll_increase),
-    _row('never_mentioned', invented, c.max_never_mentioned),
-  )
-  return Verdict(passed=all(row.ok for row in rows), rows=rows)
-
-
-def _number(measures: Mapping[str, float | None], name: str) -> float | None:
-  """A measure, or None where it is missing or not finite."""
-  value = measures.get(name)
-  return value if value is not None and math.isfinite(value) else None
-
-
-def _row(name: str, value: float | None, limit: float, *, least: bool = False) -> Row:
-  near = 1e-9  # 1 - 0.95 is a little more than 0.05
-  ok = value is not None and math.isfinite(value)
-  ok = ok and (value >= limit - near if least else value <= limit + near)
-  return Row(name=name, value=value, limit=limit, ok=ok)
-
-
 # ---- Files ----
 
 
@@ -323,6 +260,11 @@ def _row(name: str, value: float | None, limit: float, *, least: bool = False) -
 def _general() -> tuple[Question, ...]:
   rows = json.loads((FILES / 'general.json').read_text(encoding='utf-8'))
   return tuple(Question(text=r['question'], answers=tuple(r['answers'])) for r in rows)
+
+
+def generic_text() -> str:
+  """What the nll is measured on."""
+  return _generic()
 
 
 @functools.cache

@@ -88,6 +88,11 @@ def questions(
   return tuple(found)
 
 
+def scores(diary: Diary, number: int) -> Mapping[str, float]:
+  """What a promoted generation was measured with at its own gate; {} of the base."""
+  return next((g.manifest.scores for g in diary.generations() if g.number == number), {})
+
+
 def stale(diary: Diary, number: int, settings: Mapping[str, Any]) -> str:
   """Why an interrupted night cannot go on with these settings, or ''."""
   night = diary.night(number)

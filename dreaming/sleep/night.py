@@ -32,9 +32,11 @@ from dreaming.sleep import (
   aims,
   artifacts,
   backoff,
+  candidate,
   corpus,
   dream,
   examine,
+  gate,
   ledger,
   lineage,
   metrics,
@@ -44,7 +46,7 @@ from dreaming.sleep import (
   train,
 )
 from dreaming.sleep.lineage import EXAM_STYLES
-from dreaming.sleep.outcome import Outcome, finite, plain
+from dreaming.sleep.outcome import Outcome, plain
 from dreaming.sleep.settings import NightConfig
 from dreaming.types import Dream, Experience, Lora, Mind, Status
 
@@ -142,7 +144,8 @@ class _Night:
       index, adapter = self._prune(trained, start)
       masks = self._masks(trained, adapter, index)
       exam = self._examine(adapter, masks, index)
-      verdict = examine.gate(exam['measures'], exam['base'], self.config.gate)
+      seen = candidate.evidence(exam, adapter, lineage.scores(self.diary, self.chosen['parent']))
+      verdict = gate.judge(seen, self.config.gate)
       if verdict.passed or index == last:
         break
       start = index + 1
@@ -239,7 +242,8 @@ class _Night:
 
   def _examine(self, adapter: Lora, masks: generations.Masks, index: int) -> Mapping[str, Any]:
     left = self._left('examine')
-    if left is not None and left['index'] == index:
+    # Measured of another adapter it is stale: the gate would see it, so that it is taken anew.
+    if left is not None and left['index'] == index and candidate.fits(left, adapter):
       return left
     with self._timed('examine'):
       known = self._known()
@@ -249,30 +253,18 @@ class _Night:
         recall=recall, never_mentioned=unknown, general=known.general, earlier=earlier,
         firm=known.firm,
       )  # fmt: skip
-      base_measures = examine.examine_base(self.decoder, self.base_mind, exam, known)
-      fields = {'scale': self.config.train.scale, 'number': self.number}
-      green = bluegreen.wake(self.ground, adapter, masks, **fields)
-      try:
-        report = examine.examine(self.decoder, green, exam)
-      finally:
-        self.decoder.forget(green)
-    self.log.write('examine', index, report.measures)
-    self.progress('examine', 1, 1, report.measures)
-    questions = {'recall': recall, 'never_mentioned': unknown, 'earlier': earlier}
-    payload = {
-      'index': index,
-      'measures': finite(report.measures),
-      'base': finite(base_measures),
-      'missed': examine.missed(recall, report),
-      'replies': {  # measure -> [question, reply, whether it counted]
-        name: [[q.text, *r] for q, r in zip(asked, report.replies[name], strict=True)]
-        for name, asked in questions.items()
-        if asked
-      },
-    }
-    return self._leave('examine', payload)
+      found = candidate.examine_green(
+        decoder=self.decoder, base=self.base, base_mind=self.base_mind, ground=self.ground,
+        blue=self.identity.blue, adapter=adapter, masks=masks, scale=self.config.train.scale,
+        exam=exam, known=known, cache=self.cache, config=self.config.gate,
+        told=lambda: candidate.secrets_told(self.diary, self.config.user),
+      )  # fmt: skip
+    measured = {k: v for k, v in found['measures'].items() if v is not None}
+    self.log.write('examine', index, measured)
+    self.progress('examine', 1, 1, measured)
+    return self._leave('examine', {'index': index, **found})
 
-  def _promote(self, adapter: Lora, masks: generations.Masks, verdict: examine.Verdict) -> Outcome:
+  def _promote(self, adapter: Lora, masks: generations.Masks, verdict: gate.Verdict) -> Outcome:
     exam = self._left('examine')
     # What did not take stays new in the diary: recalled by day, dreamt of again.
     consumed = tuple(i for i in self.chosen['ids'] if i not in exam['missed'])

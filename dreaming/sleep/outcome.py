@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from dreaming.sleep.examine import Row
+from dreaming.sleep.gate import Row
 from dreaming.types import Generation
 
 

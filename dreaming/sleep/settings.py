@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from dreaming.sleep import backoff, corpus, dream, examine, review, select, train
+from dreaming.sleep import backoff, corpus, dream, gate, review, select, train
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,5 +18,5 @@ class NightConfig:
   corpus: corpus.CorpusConfig = corpus.CorpusConfig()
   train: train.TrainConfig = train.TrainConfig()
   prune: backoff.BackOffConfig = backoff.BackOffConfig()
-  gate: examine.GateConfig = examine.GateConfig()
+  gate: gate.GateConfig = gate.GateConfig()
   review: review.ReviewConfig = review.ReviewConfig()
