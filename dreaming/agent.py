@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
-from dreaming import arms
+from dreaming import arms, mishaps
 from dreaming.brain import chat
 from dreaming.days import Day
 from dreaming.memory import embed, rating
@@ -134,10 +134,14 @@ class Agent(Trimming):
         session=self._session,
         **fields,
       )
-      for embedder, _ in indexes:
-        vectors.append(embedder([embed.experience_text(experience)])[0])
-        self.diary.set_embedding(experience.id, vectors[-1], embedder.name)
-    for (_, known), vector in zip(indexes, vectors, strict=True):
+      try:
+        for embedder, _ in indexes:
+          vectors.append(embedder([embed.experience_text(experience)])[0])
+          self.diary.set_embedding(experience.id, vectors[-1], embedder.name)
+      except (MemoryError, RuntimeError):  # it is kept, and embedded when an index is next made
+        self.renew_indexes()
+        vectors = []
+    for (_, known), vector in zip(indexes, vectors, strict=False):
       known.add(experience.id, vector)
     return experience
 
@@ -162,11 +166,11 @@ class Agent(Trimming):
     if generation is not None and generation != mind.generation:
       mind = self.identity.mind(generation)
     speaker = user or self.life.user
-    recalled: list[list[Recalled]] = [[] for _ in questions]
-    if retrieval:  # unlike a conversation, an exam can wait for vectors
-      recalled = self._notes(questions, speaker, now, wait=True)
-    weighed = self._weighed(mind, questions, speaker, recalled, max_tokens)
-    return [said.reply for said in weighed]
+    # Unlike a conversation, an exam can wait for vectors.
+    recalled = (
+      self._notes(questions, speaker, now, wait=True) if retrieval else [[]] * len(questions)
+    )
+    return [said.reply for said in self._weighed(mind, questions, speaker, recalled, max_tokens)]
 
   def rate(self, progress: Callable[[int, int], None] | None = None) -> int:
     """Scores the experiences that this rater has not scored yet, and returns how many they were.
@@ -206,6 +210,7 @@ class Agent(Trimming):
     examine.known(*of_base, self.cache)
     corpus.own_words(*of_base, self.night_config.corpus, self.cache)
 
+  @mishaps.clearly('the night stopped, and Blue serves as before', 'sleep again: it goes on there')
   def sleep(
     self,
     *,
@@ -375,8 +380,7 @@ class Agent(Trimming):
     thought = self.think(text, user, now, self.identity.blue, turns[-_TURNS:], retrieval)
     prompt, mind = thought.prompt, thought.mind
     self._why = self.reason(text, thought)
-    said = ''
-    whole = False
+    said, whole = '', False
     try:
       live = self.decoder.stream(
         mind,

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TextIO
 
 from rich.console import Console
 
-from dreaming import report
+from dreaming import mishaps, report
 from dreaming.agent import Agent
 from dreaming.memory import feedback
 from dreaming.memory.score import UNWANTED, WANTED
@@ -156,6 +156,7 @@ class _Chat:
         refused = True
     return 2 if refused else 0
 
+  @mishaps.clearly('this was not done')
   def _turn(self, text: str) -> None:
     command, _, rest = text.partition(' ')
     if command in self._commands:
