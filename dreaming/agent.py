@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from dreaming import arms, mishaps
 from dreaming.brain import chat
 from dreaming.days import Day
-from dreaming.memory import embed, rating
+from dreaming.memory import rating
 from dreaming.memory.recall import Recalled
 from dreaming.recollection import Thought
 from dreaming.trimming import Trimming
@@ -124,7 +124,6 @@ class Agent(Trimming):
     # Before the append: they may be about to embed what the diary has.
     pairs = (self.embedder, self.index), (self.encoder, self.memories_index)
     indexes = {e.name: (e, i) for e, i in pairs}.values()
-    vectors = []
     with self.diary.transaction():
       experience = self.diary.append(
         time=time.time() if now is None else now,
@@ -134,13 +133,7 @@ class Agent(Trimming):
         session=self._session,
         **fields,
       )
-      try:
-        for embedder, _ in indexes:
-          vectors.append(embedder([embed.experience_text(experience)])[0])
-          self.diary.set_embedding(experience.id, vectors[-1], embedder.name)
-      except (MemoryError, RuntimeError):  # it is kept, and embedded when an index is next made
-        self.renew_indexes()
-        vectors = []
+      vectors = self._embedded(experience, [embedder for embedder, _ in indexes])
     for (_, known), vector in zip(indexes, vectors, strict=False):
       known.add(experience.id, vector)
     return experience
@@ -166,11 +159,11 @@ class Agent(Trimming):
     if generation is not None and generation != mind.generation:
       mind = self.identity.mind(generation)
     speaker = user or self.life.user
-    # Unlike a conversation, an exam can wait for vectors.
-    recalled = (
-      self._notes(questions, speaker, now, wait=True) if retrieval else [[]] * len(questions)
-    )
-    return [said.reply for said in self._weighed(mind, questions, speaker, recalled, max_tokens)]
+    recalled: list[list[Recalled]] = [[] for _ in questions]
+    if retrieval:  # unlike a conversation, an exam can wait for vectors
+      recalled = self._notes(questions, speaker, now, wait=True)
+    weighed = self._weighed(mind, questions, speaker, recalled, max_tokens)
+    return [said.reply for said in weighed]
 
   def rate(self, progress: Callable[[int, int], None] | None = None) -> int:
     """Scores the experiences that this rater has not scored yet, and returns how many they were.
@@ -380,7 +373,8 @@ class Agent(Trimming):
     thought = self.think(text, user, now, self.identity.blue, turns[-_TURNS:], retrieval)
     prompt, mind = thought.prompt, thought.mind
     self._why = self.reason(text, thought)
-    said, whole = '', False
+    said = ''
+    whole = False
     try:
       live = self.decoder.stream(
         mind,
