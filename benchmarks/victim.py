@@ -272,9 +272,8 @@ def killed(spec: dict[str, Any]) -> None:
   jax.config.update('jax_compilation_cache_dir', spec['xla'])
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
-  start = time.monotonic()
+  began = time.monotonic()
   toys.base()
-  tell(ready=time.monotonic() - start)
   disk = faulty.Disk(home / 'life')
   kill = spec.get('kill') or {}
   if spec.get('record'):
@@ -287,7 +286,7 @@ def killed(spec: dict[str, Any]) -> None:
   start = time.process_time()
   with STEPS.at(strike if where else None, kill.get('nth', 0), where, kill.get('after', False)):
     with toys.wake(home) as agent:
-      tell(awake=agent.diary.active())
+      tell(awake=time.monotonic() - began)
 
       def said(text: str, id: int) -> None:
         disk.note(json.dumps({'said': text, 'id': id}))
