@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
-from dreaming import arms
+from dreaming import arms, mishaps
 from dreaming.brain import chat
 from dreaming.days import Day
-from dreaming.memory import embed, rating
+from dreaming.memory import rating
 from dreaming.memory.recall import Recalled
 from dreaming.recollection import Thought
 from dreaming.trimming import Trimming
@@ -124,7 +124,6 @@ class Agent(Trimming):
     # Before the append: they may be about to embed what the diary has.
     pairs = (self.embedder, self.index), (self.encoder, self.memories_index)
     indexes = {e.name: (e, i) for e, i in pairs}.values()
-    vectors = []
     with self.diary.transaction():
       experience = self.diary.append(
         time=time.time() if now is None else now,
@@ -134,10 +133,8 @@ class Agent(Trimming):
         session=self._session,
         **fields,
       )
-      for embedder, _ in indexes:
-        vectors.append(embedder([embed.experience_text(experience)])[0])
-        self.diary.set_embedding(experience.id, vectors[-1], embedder.name)
-    for (_, known), vector in zip(indexes, vectors, strict=True):
+      vectors = self._embedded(experience, [embedder for embedder, _ in indexes])
+    for (_, known), vector in zip(indexes, vectors, strict=False):
       known.add(experience.id, vector)
     return experience
 
@@ -206,6 +203,7 @@ class Agent(Trimming):
     examine.known(*of_base, self.cache)
     corpus.own_words(*of_base, self.night_config.corpus, self.cache)
 
+  @mishaps.clearly('the night stopped, and Blue serves as before', 'sleep again: it goes on there')
   def sleep(
     self,
     *,

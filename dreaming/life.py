@@ -6,8 +6,10 @@ import dataclasses
 import functools
 import pathlib
 import shutil
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from dreaming import configuration
@@ -18,7 +20,7 @@ from dreaming.memory import recall as recall_lib
 from dreaming.memory.diary import Diary
 from dreaming.memory.senses import perception
 from dreaming.memory.senses.media import MediaStore
-from dreaming.types import Media, Mind
+from dreaming.types import Experience, Media, Mind
 
 if TYPE_CHECKING:  # a second of imports that only a night needs
   from dreaming.sleep import night
@@ -145,6 +147,21 @@ class Life:
       self._reembedding = None
       raise
     self._reembedding = running if more else None
+
+  def _embedded(
+    self, experience: Experience, embedders: Sequence[embed.Embedder]
+  ) -> list[np.ndarray]:
+    """Its vectors, kept in the diary. None where there is no memory for them: what was said is kept
+    all the same, and embedded when an index is next made.
+    """
+    try:
+      vectors = [embedder([embed.experience_text(experience)])[0] for embedder in embedders]
+    except (MemoryError, RuntimeError):  # or the device has none
+      self.renew_indexes()
+      return []
+    for embedder, vector in zip(embedders, vectors, strict=True):
+      self.diary.set_embedding(experience.id, vector, embedder.name)
+    return vectors
 
   def renew_indexes(self) -> None:
     """They are made anew when they are next needed, and what is on the disk of them goes."""

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.progress import Progress
 
-from dreaming import configuration, days, report, terminal, transfer
+from dreaming import configuration, days, mishaps, report, terminal, transfer
 from dreaming.agent import Agent
 from dreaming.arms import Examination
 from dreaming.days import Day
@@ -24,6 +24,7 @@ from dreaming.sleep.outcome import Outcome
 STDIN = '-'
 
 
+@mishaps.clearly('it stopped')
 def run(mode: str, config: ConfigDict, carried: Mapping[str, str | None] | None = None) -> int:
   """One mode of the command line; returns the exit code.
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TextIO
 
 from rich.console import Console
 
-from dreaming import report, reviewing
+from dreaming import mishaps, report, reviewing
 from dreaming.agent import Agent
 from dreaming.memory import feedback
 from dreaming.memory.score import UNWANTED, WANTED
@@ -158,6 +158,7 @@ class _Chat:
         refused = True
     return 2 if refused else 0
 
+  @mishaps.clearly('this was not done')
   def _turn(self, text: str) -> None:
     command, _, rest = text.partition(' ')
     if command in self._commands:

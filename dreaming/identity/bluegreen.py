@@ -259,7 +259,12 @@ class BlueGreen:
 
   def _flip(self, mind: Mind) -> None:
     """In any case, also when interrupted right after a commit: the diary decides."""
-    if self._diary.active() == mind.generation:
+    try:
+      active = self._diary.active()
+    except BaseException:
+      self._blue = None  # whoever speaks next asks again
+      raise
+    if active == mind.generation:
       self._blue = mind
 
   def _read(self, number: int) -> tuple[Generation, Mind]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import pathlib
 import re
@@ -26,7 +27,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dreaming import types
+from dreaming import mishaps, types
 from dreaming.sleep import artifacts, prune
 from dreaming.types import Generation, Lora, Manifest
 
@@ -89,8 +90,8 @@ def save(
   except OSError as e:
     shutil.rmtree(temporary, ignore_errors=True)
     raise OSError(
-      f'generation {number} could not be written to {root} ({e}): check the space and the '
-      'permissions there; nothing was changed'
+      f'generation {number} could not be written to {root} ({mishaps.line(e)}): check the space '
+      'and the permissions there; nothing was changed'
     ) from e
   except BaseException:
     shutil.rmtree(temporary, ignore_errors=True)
@@ -212,8 +213,21 @@ def _damaged(path: pathlib.Path, what: str) -> ValueError:
 def _write_adapter(path: pathlib.Path, adapter: Lora) -> None:
   import orbax.checkpoint as ocp  # 0.6 s: only those who read or write a generation pay for it
 
-  with ocp.StandardCheckpointer() as checkpointer:
-    checkpointer.save(path, jax.tree.map(np.asarray, dict(adapter)))
+  arrays = jax.tree.map(np.asarray, dict(adapter))
+  log = logging.getLogger('absl')  # which shows every error in pages of its threads' stacks
+  log.addFilter(_unsaid)
+  try:
+    with ocp.StandardCheckpointer() as checkpointer:
+      checkpointer.save(path, arrays)
+  except Exception as e:  # Orbax raises what it likes
+    raise OSError(mishaps.line(e)) from e
+  finally:
+    log.removeFilter(_unsaid)
+
+
+def _unsaid(record: logging.LogRecord) -> bool:
+  del record
+  return False
 
 
 def _read_adapter(path: pathlib.Path) -> Lora:

@@ -11,6 +11,7 @@ Numbers only: what was said and dreamt stays in the diary, where it can be forgo
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -81,22 +82,36 @@ class NightLog:
     self._draw(row)
 
   def close(self) -> None:
-    self._file.close()
-    if self._events is not None:
-      self._events.close()
-      self._events = None
+    # What ends a night must not hide behind what this meets: the same full disk, mostly.
+    for part in (self._file, self._events or None):
+      with contextlib.suppress(OSError):
+        if part is not None:
+          part.close()
+    self._events = False
 
   def _draw(self, row: Mapping[str, Any]) -> None:
-    if self._events is None:
-      import tensorboardX  # half a second that only a night pays
+    if self._events is False:  # over, or given up: the record is what counts
+      return
+    # Not through its SummaryWriter, whose thread dies of a full disk: then the night would wait for
+    # it for ever. Half a second of imports that only a night pays.
+    from tensorboardX import event_file_writer, summary
+    from tensorboardX.proto import event_pb2
 
-      target = self.directory / 'tensorboard'
-      shutil.rmtree(target, ignore_errors=True)  # of a killed process: drawn anew from the record
-      self._events = tensorboardX.SummaryWriter(str(target))
-    for name, value in row['values'].items():
-      if value is not None:
-        tag = f'{row["step"]}/{name}'.replace(' ', '_')  # TensorBoard takes no spaces
-        self._events.add_scalar(tag, value, row['index'], walltime=row['time'])
+    try:
+      if self._events is None:
+        target = self.directory / 'tensorboard'
+        shutil.rmtree(target, ignore_errors=True)  # of a killed process: drawn anew from the record
+        target.mkdir()
+        self._events = event_file_writer.EventsWriter(str(target / 'events'))
+      for name, value in row['values'].items():
+        if value is not None:
+          tag = f'{row["step"]}/{name}'.replace(' ', '_')  # TensorBoard takes no spaces
+          event = event_pb2.Event(wall_time=row['time'], step=row['index'])
+          event.summary.CopyFrom(summary.scalar(tag, value))
+          self._events.write_event(event)
+      self._events.flush()
+    except OSError:
+      self._events = False
 
 
 def write_summary(directory: pathlib.Path, fields: Mapping[str, Any]) -> None:

@@ -94,9 +94,10 @@ def run(
   metrics.close_over(workdir / 'nights', diary)
   directory = workdir / 'nights' / f'{number:04d}'
   with metrics.NightLog(directory, number=number, config=settings) as log:
-    life = (base, decoder, diary, identity, embedder)
-    outcome = _Night(*life, workdir, cache, config, number, log, progress).run(now)
-  metrics.close_over(workdir / 'nights', diary)
+    life = (base, decoder, diary, identity, embedder, workdir, cache, config, number, log, progress)
+    outcome = _Night(*life).run(now)
+  with contextlib.suppress(OSError):  # the night is over: what is left to tidy, the next one does
+    metrics.close_over(workdir / 'nights', diary)
   return outcome
 
 
@@ -137,7 +138,6 @@ class _Night:
     if not self._lessons():
       return self._end('empty', f'of {len(self.dreams)} dreams none was kept: nothing to learn')
     trained = self._train()
-
     # Back off until the gate opens. Mostly the first amount that keeps the nll passes the exam.
     start, last = 0, len(self.config.prune.amounts) - 1
     while True:

@@ -103,7 +103,7 @@ def make(
     with path.open('rb') as file, np.load(file, allow_pickle=False) as kept:
       said = json.loads(str(kept['said']))
       hidden = kept['hidden'].view(ml_dtypes.bfloat16)
-  except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+  except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):  # none, or a damaged one
     # In the teacher's dtype: what is said is a sample anyway, and batches are read faster.
     voice = base.replace(params=transformer.cast(base.params, dtype))
     said = _questions(decoder, voice, questions) + _texts(decoder, voice, texts, text_tokens)

@@ -1,0 +1,284 @@
+"""A layer of faults under a program, from outside: nothing of the product knows of it.
+
+  env = faulty.environment(folder)          # LD_PRELOAD, of a new process
+  disk = faulty.Disk(home)                  # there: what is done below `home` is counted
+  disk.fail(7, errno.ENOSPC, stays=True)    # the 7th operation fails, and all after it
+  disk.end()
+
+It lies where all meet, Python, SQLite's own C and TensorStore under Orbax: at the C library
+(faulty.c). A hook in the product would see Python's part alone, and would be one more thing that
+can be wrong on the night that counts; off, this one costs nothing, because it is not there.
+`Calls` does the same to Python's functions: to model calls and device allocations. What was
+recorded is read back by `read_log`, and `Platter` loses of it what a power cut may lose.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import ctypes
+import dataclasses
+import os
+import pathlib
+import random
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+SOURCE = pathlib.Path(__file__).with_name('faulty.c')
+MAKE, WRITE, SYNC, RENAME, REMOVE, MKDIR, RESIZE, READ, NOTE = (1 << i for i in range(9))
+CHANGES = MAKE | WRITE | SYNC | RENAME | REMOVE | MKDIR | RESIZE
+GROWS = MAKE | WRITE | MKDIR  # what a full disk refuses
+_HEAD = struct.Struct('<IqIII')
+
+
+def missing() -> str:
+  """Why there can be no such layer here, or ''."""
+  if sys.platform != 'linux':
+    return 'hardware: faults are put under a program on Linux alone'
+  return '' if shutil.which('cc') else 'system: there is no C compiler (cc)'
+
+
+def environment(folder: pathlib.Path) -> dict[str, str]:
+  """Of a process that has the layer under it; compiles it into a folder when it is not there."""
+  made = folder / 'faulty.so'
+  if not made.exists():
+    folder.mkdir(parents=True, exist_ok=True)
+    new = folder / f'faulty-{os.getpid()}.so'
+    command = ['cc', '-O1', '-shared', '-fPIC', '-o', str(new), str(SOURCE), '-ldl']
+    subprocess.run(command, check=True, timeout=300)
+    new.replace(made)
+  return {**os.environ, 'LD_PRELOAD': str(made)}
+
+
+# ---- In the process ----
+
+
+class Disk:
+  """The layer of this process, from now on over one folder.
+
+  Args:
+    home: a folder; operations below it count.
+    kinds: which, of MAKE, WRITE and so on.
+  """
+
+  def __init__(self, home: pathlib.Path, kinds: int = CHANGES):
+    self._c = ctypes.CDLL(None)
+    self._c.faulty_seen.restype = ctypes.c_long
+    self._c.faulty_fail.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_int]
+    self._c.faulty_kill.argtypes = [ctypes.c_long, ctypes.c_int]
+    self._c.faulty_watch(str(home.resolve()).encode(), kinds)
+
+  def fail(self, n: int, error: int, stays: bool = False) -> None:
+    """The nth operation fails with an errno; with `stays` all after it do, too."""
+    self._c.faulty_fail(n, error, stays)
+
+  def kill(self, n: int, half: bool = False) -> None:
+    """Kills this process at the nth operation, which is not done, or by half if it writes."""
+    self._c.faulty_kill(n, half)
+
+  def record(self, path: pathlib.Path | None) -> None:
+    """Writes down, in a file elsewhere, what is done from now on."""
+    self._c.faulty_record(None if path is None else str(path).encode())
+
+  def note(self, text: str) -> None:
+    """A line of the record: what was acknowledged by now."""
+    self._c.faulty_note(text.encode())
+
+  @property
+  def seen(self) -> int:
+    """Operations so far."""
+    return self._c.faulty_seen()
+
+  @property
+  def fired(self) -> bool:
+    return bool(self._c.faulty_fired())
+
+  def end(self) -> None:
+    self._c.faulty_end()
+
+
+class Calls:
+  """Counts calls of functions, and does something at one of them.
+
+  Args:
+    points: (name, owner, attribute) of each.
+  """
+
+  def __init__(self, points: Sequence[tuple[str, Any, str]]):
+    self._points = points
+    self.counts: collections.Counter[str] = collections.Counter()
+    self.seen, self.fired = 0, False
+
+  @contextlib.contextmanager
+  def at(
+    self, strike: Callable[[], Any] | None, n: int = 0, name: str | None = None, after: bool = False
+  ) -> Iterator[Calls]:
+    """While it is entered: `strike` comes before, or after, the nth call (of a name, or of all)."""
+    before = [(o, a, getattr(o, a), a in vars(o)) for _, o, a in self._points]
+    self.counts.clear()
+    self.seen, self.fired = 0, False
+
+    def wrapped(point: str, real: Callable) -> Callable:
+      def call(*args: Any, **kwargs: Any) -> Any:
+        self.seen += 1
+        self.counts[point] += 1
+        now = strike and n == (self.seen if name is None else self.counts[point] * (name == point))
+        if now and not after:
+          self.fired = True
+          strike()
+        out = real(*args, **kwargs)
+        if now and after:
+          self.fired = True
+          strike()
+        return out
+
+      return call
+
+    try:
+      for (point, owner, attribute), (_, _, real, _) in zip(self._points, before, strict=True):
+        setattr(owner, attribute, wrapped(point, real))
+      yield self
+    finally:
+      for owner, attribute, real, own in before:
+        if own:
+          setattr(owner, attribute, real)
+        else:  # it was inherited
+          delattr(owner, attribute)
+
+
+# ---- Power cuts ----
+
+
+@dataclasses.dataclass(frozen=True)
+class Op:
+  """One operation on the disk. Paths are relative to the folder, with a slash before them."""
+
+  kind: int
+  path: str
+  other: str  # of a rename: the new name
+  at: int  # of a write: where; of a resize: the new size
+  data: bytes
+
+
+def read_log(path: pathlib.Path) -> list[Op]:
+  data, out, at = path.read_bytes(), [], 0
+  while at < len(data):
+    kind, where, a, b, size = _HEAD.unpack_from(data, at)
+    at += _HEAD.size
+    parts = [data[at : at + a], data[at + a : at + a + b], data[at + a + b : at + a + b + size]]
+    out.append(Op(kind, parts[0].decode(), parts[1].decode(), where, parts[2]))
+    at += a + b + size
+  return out
+
+
+class _Node:
+  """A file or a folder: what is safe of it, and what came since."""
+
+  def __init__(self, data: bytes | None = b''):
+    self.data = data  # None: a folder
+    self.since: list[Op] = []  # writes and resizes that no fsync has followed
+
+
+@dataclasses.dataclass
+class _Naming:
+  """One change of a folder's names, safe once a folder that it is in was synced."""
+
+  out: tuple[str, str] | None  # folder, name: that goes
+  into: tuple[str, str] | None  # that comes
+  node: _Node | None
+  safe: bool = False
+
+
+class Platter:
+  """A folder as a power cut leaves it: POSIX at its strictest.
+
+  Written bytes are safe after an fsync of their file, names after an fsync of their folder, and
+  nothing else is; what is not may be there or not, in part, and in any order.
+
+  Args:
+    before: the folder when the record began; all of it is safe.
+  """
+
+  def __init__(self, before: pathlib.Path):
+    self._names: dict[str, _Node] = {'': _Node(None)}  # as the program sees them
+    for path in sorted(before.rglob('*')):
+      name = f'/{path.relative_to(before)}'
+      self._names[name] = _Node(None if path.is_dir() else path.read_bytes())
+    self._start = dict(self._names)
+    self._namings: list[_Naming] = []
+
+  def do(self, op: Op) -> None:
+    names = self._names
+    if op.kind in (MAKE, MKDIR):
+      names[op.path] = _Node(None if op.kind == MKDIR else b'')
+      self._namings.append(_Naming(None, _split(op.path), names[op.path]))
+    elif op.kind == REMOVE:
+      self._namings.append(_Naming(_split(op.path), None, names.pop(op.path, None)))
+    elif op.kind == RENAME:
+      moved = [n for n in names if n == op.path or n.startswith(f'{op.path}/')]
+      node = names[op.path]
+      for name in moved:
+        names[op.other + name[len(op.path) :]] = names.pop(name)
+      self._namings.append(_Naming(_split(op.path), _split(op.other), node))
+    elif op.kind in (WRITE, RESIZE) and op.path in names:
+      names[op.path].since.append(op)
+    elif op.kind == SYNC and (node := names.get(op.path)) is not None:
+      if node.data is not None:
+        node.data, node.since = _written(node.data, node.since), []
+      else:
+        for n in self._namings:
+          n.safe |= any(at is not None and at[0] == op.path for at in (n.out, n.into))
+
+  def cut(self, to: pathlib.Path, how: str, rng: random.Random) -> None:
+    """Writes what is left: of what is not safe 'none', 'all' or 'some'."""
+    unsafe = [n for n in self._namings if not n.safe]
+    count = {'none': 0, 'all': len(unsafe), 'some': rng.randint(0, len(unsafe))}[how]
+    there = {id(n) for n in unsafe[:count]}
+    tree: dict[str, _Node] = dict(self._start)
+    for n in self._namings:
+      if not (n.safe or id(n) in there):
+        continue
+      below = {}
+      if n.out is not None:
+        old = '/'.join(n.out)
+        below = {k[len(old) :]: v for k, v in tree.items() if k == old or k.startswith(f'{old}/')}
+        for k in below:
+          del tree[old + k]
+      if n.into is not None:
+        new = '/'.join(n.into)
+        for k in [k for k in tree if k == new or k.startswith(f'{new}/')]:
+          del tree[k]
+        tree |= {new + k: v for k, v in (below | {'': n.node}).items()}
+    for name, node in sorted(tree.items()):
+      if node is None or _split(name)[0] not in tree:
+        continue  # in a folder whose own name was lost
+      path = to / name[1:]
+      if node.data is None:
+        path.mkdir(parents=True, exist_ok=True)
+      elif not name.endswith('-shm'):  # of processes that run
+        since = [op for op in node.since if how == 'all' or (how == 'some' and rng.random() < 0.5)]
+        if how == 'some' and since and rng.random() < 0.3:
+          torn = since.pop()
+          since.append(dataclasses.replace(torn, data=torn.data[: len(torn.data) // 2]))
+        path.write_bytes(_written(node.data, since))
+
+
+def _split(path: str) -> tuple[str, str]:
+  folder, _, name = path.rpartition('/')
+  return folder, name
+
+
+def _written(data: bytes, ops: Sequence[Op]) -> bytes:
+  out = bytearray(data)
+  for op in ops:
+    if op.kind == RESIZE:
+      del out[op.at :]
+      out.extend(bytes(op.at - len(out)))
+    else:
+      out.extend(bytes(max(0, op.at - len(out))))
+      out[op.at : op.at + len(op.data)] = op.data
+  return bytes(out)
