@@ -192,11 +192,12 @@ def _pretrained(message, user, agent, tokenizer, memories, turns) -> ReplyPrompt
     text = notes(memories) + prompts.question(prompts.third_person(message, user))
     prefix = NOTES_PREFIX if memories else prompts.ANSWER_PREFIX
     return ReplyPrompt(prefix=prefix, text=text, stop=('\n',))
-  # Without notes: to what is no question, a small model would only say them again.
+  # Without notes, and without what it has said in the same words already: to what is no question, a
+  # small model would only say it again.
   said = ''.join(
     f'{STATEMENT}{_line(t.text)}\n{REPLY} {_line(t.response)}\n\n'
     for t in turns
-    if t.response and not is_question(t.text)
+    if t.response and not is_question(t.text) and _line(t.response) not in STATEMENT_PREFIX
   )
   text = f'{said}{STATEMENT}{message}\n{REPLY}'
   return ReplyPrompt(prefix=STATEMENT_PREFIX, text=text, stop=('\n',))
