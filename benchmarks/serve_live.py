@@ -21,10 +21,14 @@ from dreaming.serve import server as server_lib
 
 
 class Live:
-  """A server in a thread of this process, on a port of its own."""
+  """A server in a thread of this process, on a port of its own.
 
-  def __init__(self, agent: Agent):
-    self.agent = agent
+  Args:
+    token: with which its clients ask, where it wants one.
+  """
+
+  def __init__(self, agent: Agent, token: str = 'none'):
+    self.agent, self.token = agent, token
     self.server = server_lib.Server(agent)
     self.socket = socket.socket()
     self.socket.bind(('127.0.0.1', 0))
@@ -39,7 +43,8 @@ class Live:
 
   def __enter__(self) -> Live:
     self._thread.start()
-    self.http = httpx.Client(base_url=self.url, timeout=60)
+    headers = {'Authorization': f'Bearer {self.token}'}
+    self.http = httpx.Client(base_url=self.url, timeout=60, headers=headers)
     end = time.monotonic() + 900  # compiling on a busy machine
     while time.monotonic() < end:
       try:
@@ -52,7 +57,7 @@ class Live:
     else:
       raise TimeoutError('the server does not get ready')
     self.client = openai.OpenAI(
-      base_url=f'{self.url}/v1', api_key='none', max_retries=0, timeout=60
+      base_url=f'{self.url}/v1', api_key=self.token, max_retries=0, timeout=60
     )
     return self
 

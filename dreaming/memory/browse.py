@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from dreaming import types
+from dreaming.memory.archive import SUMMARY
 from dreaming.memory.imported import Imported
 
 _WORD = re.compile(r'\w+')
@@ -57,3 +58,10 @@ class Browse(Imported):
       f'SELECT id {chosen} ORDER BY time DESC, id DESC LIMIT ? OFFSET ?', (*values, limit, offset)
     )
     return [id for (id,) in rows], total
+
+  def count(self, *, unconsumed: bool = False) -> int:
+    """How many `experiences` there are, of all or of the unconsumed: without reading them."""
+    where = 'id NOT IN (SELECT experience FROM archived)'
+    if unconsumed:
+      where += f" AND kind != '{SUMMARY}' AND id NOT IN (SELECT experience FROM consumed)"
+    return self._run(f'SELECT count(*) FROM experiences WHERE {where}')[0][0]

@@ -145,7 +145,9 @@ class Server:
 
   def _app(self) -> Starlette:
     files = page.routes()
-    free = frozenset([*(e.path for e in self.endpoints if e.scope is None), *(f.path for f in files)])
+    free = frozenset(
+      [*(e.path for e in self.endpoints if e.scope is None), *(f.path for f in files)]
+    )
     app = Starlette(
       routes=[*(routes.route(e, self.config.max_body_bytes) for e in self.endpoints), *files],
       lifespan=self.lifespan,

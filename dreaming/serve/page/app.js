@@ -54,6 +54,11 @@ async function show() {
     view.shown?.();
   } catch (e) {
     if (signal.aborted) return;
+    if (e.status === 503) {  // its weights are being read
+      put(main, h('h1', {}, view.title), empty('It is waking up. One moment\u2026'));
+      setTimeout(() => signal.aborted || show(), 1500);
+      return;
+    }
     put(main, h('h1', {}, view.title), empty(e.message),
       h('p', {class: 'middle'}, h('button', {class: 'main', onclick: show}, 'Try again')));
   }

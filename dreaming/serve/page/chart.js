@@ -2,7 +2,7 @@
 
 import {h, number, percent, put, s} from './dom.js';
 
-const LEFT = 44, BOTTOM = 26, TOP = 10, RIGHT = 12;
+const LEFT = 44, TOP = 10, RIGHT = 12;
 
 /** A figure that draws itself again when its width changes. `draw(width)` gives an SVG. */
 function figure(title, draw, legend = null) {
@@ -45,7 +45,8 @@ export function lines(title, series, {x = '', share = false, whole = false} = {}
     h('li', {class: `line${i}`}, h('span', {'aria-hidden': 'true'}), one.name)));
   const show = (y) => (share ? percent(y) : number(y));
   return figure(title, (width) => {
-    const height = Math.max(150, Math.min(240, width * 0.4));
+    const height = Math.max(170, Math.min(250, width * 0.4));
+    const BOTTOM = x ? 44 : 26;
     const all = series.flatMap((one) => one.points);
     const xs = all.map((p) => p[0]), ys = all.map((p) => p[1]);
     let [x0, x1] = all.length ? [Math.min(...xs), Math.max(...xs)] : [0, 1];
@@ -61,8 +62,8 @@ export function lines(title, series, {x = '', share = false, whole = false} = {}
       s('line', {class: 'grid', x1: LEFT, x2: width - RIGHT, y1: py(v), y2: py(v)}),
       s('text', {class: 'tick', x: LEFT - 7, y: py(v) + 4, 'text-anchor': 'end'}, show(v))]),
     ticks(x0, x1, Math.max(2, Math.min(8, width / 90))).filter((v) => !whole || Number.isInteger(v)).map((v) =>
-      s('text', {class: 'tick', x: px(v), y: height - 8, 'text-anchor': 'middle'}, `${v}`)),
-    x && s('text', {class: 'tick', x: width - RIGHT, y: height - BOTTOM - 6, 'text-anchor': 'end'}, x),
+      s('text', {class: 'tick', x: px(v), y: height - BOTTOM + 18, 'text-anchor': 'middle'}, `${v}`)),
+    x && s('text', {class: 'tick', x: (LEFT + width - RIGHT) / 2, y: height - 6, 'text-anchor': 'middle'}, x),
     series.map((one, i) => s('g', {class: `line${i}`},
       s('polyline', {points: one.points.map(([a, b]) => `${px(a).toFixed(1)},${py(b).toFixed(1)}`).join(' ')}),
       (one.points.length < 30 ? one.points : one.points.slice(-1)).map(([a, b]) =>
@@ -122,5 +123,6 @@ export function shares(title, parts) {
       x += w + 2;
       return made;
     }));
-  });
+  }, h('ul', {class: 'legend'}, there.map((p) =>
+    h('li', {class: `part-${p.name} dot`}, h('span', {'aria-hidden': 'true'}), `${p.count} ${p.name}`))));
 }

@@ -208,6 +208,7 @@ function recollection(id, recalled) {
       put(body, h('p', {class: 'hint'}, e.status === 404
         ? 'What stood behind this reply is no longer remembered.' : e.message));
     }
+    details.scrollIntoView({block: 'nearest'});
   }}, h('summary', {}, recalled === null ? 'What it recalled'
     : recalled ? `What it recalled (${recalled})` : 'It recalled nothing'), body);
   return details;

@@ -84,7 +84,7 @@ export const empty = (...text) => h('p', {class: 'empty'}, ...text);
 export function table(caption, heads, rows) {
   return h('div', {class: 'scroll', tabindex: 0, role: 'region', 'aria-label': caption},
     h('table', {},
-      h('caption', {}, caption),
+      h('caption', {class: 'unseen'}, caption),
       h('thead', {}, h('tr', {}, heads.map((x) => h('th', {scope: 'col'}, x)))),
       h('tbody', {}, rows.map((row) => h('tr', {}, row.map((cell, i) =>
         i ? h('td', {}, cell) : h('th', {scope: 'row'}, cell)))))));

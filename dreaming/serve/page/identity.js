@@ -7,7 +7,7 @@ import {add, button, chip, count, empty, h, long, percent, plural, put, section,
 export const name = 'identity';
 export const title = 'Identity';
 
-const FACTS = 40;
+const FACTS = 12;
 const STATES = {
   held: 'the weights know it', missed: 'did not take, is dreamt of again', slipping: 'was known, is slipping',
   dreamt: 'dreamt of, not examined', heard: 'not dreamt of yet', superseded: 'a later night knows better',
@@ -23,7 +23,7 @@ export async function render(_, {signal, refresh}) {
       await refresh();
       await draw();
     };
-    put(root, timeline(found, changed), trajectory(found), comparison(found), known(facts), forgetting(matrix.rows));
+    put(root, timeline(found, changed), trajectory(found), comparison(found), forgetting(matrix.rows), known(facts));
   };
   await draw();
   return root;

@@ -3,7 +3,7 @@
 import {get, post, query} from './api.js';
 import {changes, lines} from './chart.js';
 import {scores} from './diary.js';
-import {add, button, chip, duration, empty, h, long, number, percent, plural, put, section, table, tell, upper, when, words} from './dom.js';
+import {add, button, chip, duration, empty, h, long, number, plural, put, section, table, tell, upper, when, words} from './dom.js';
 import {state} from './nights.js';
 
 const AT_ONCE = 8;  // questions that the generation before is asked at a time
@@ -11,8 +11,8 @@ const SHOWN = 60;  // dreams at a time
 const SHARES = [['recall', 'Tonight\u2019s facts'], ['earlier', 'Facts of earlier nights'],
   ['general', 'General knowledge'], ['never_mentioned', 'Inventions']];
 const GATE = {
-  recall_gain: ['Facts learned', 'at least', percent], general_drop: ['General knowledge lost', 'at most', percent],
-  nll_increase: ['Generic text, worse by', 'at most', percent], never_mentioned: ['Inventions', 'at most', percent],
+  recall_gain: ['Facts learned', 'at least'], general_drop: ['General knowledge lost', 'at most'],
+  nll_increase: ['Generic text, worse by', 'at most'], never_mentioned: ['Inventions', 'at most'],
 };
 
 export async function render(number, signal) {
@@ -47,7 +47,7 @@ function learned(report, generation) {
   const earlier = questions.filter((q) => q.measure === 'earlier');
   const unknown = questions.filter((q) => q.measure === 'never_mentioned');
   const body = rows.length || questions.length ? [
-    rows.length && changes('Answered with a fact, diary closed', rows, 'the base', 'after this night'),
+    rows.length && changes('Its exam, diary closed', rows, 'the base', 'after this night'),
     asked.length && probes('Tonight\u2019s facts, in words that no dream used', asked, generation, report.parent),
     earlier.length && fold(`Facts of earlier nights (${earlier.length})`, probes('', earlier, generation, report.parent)),
     unknown.length && fold(`Never mentioned: the less it invents, the better (${unknown.length})`,
@@ -61,7 +61,7 @@ function fold(summary, body) {
 }
 
 function probes(caption, questions, generation, parent) {
-  const cells = questions.map((q) => h('td', {}, q.before ? said(q.before) : h('span', {class: 'hint'}, 'not asked')));
+  const cells = questions.map((q) => h('td', {'data-label': 'before'}, q.before ? said(q.before) : h('span', {class: 'hint'}, 'not asked')));
   const known = typeof parent === 'number' && generation;
   const before = known && button(
     parent ? `Ask generation ${parent} the same` : 'Ask the base the same', async (made) => {
@@ -81,7 +81,7 @@ function probes(caption, questions, generation, parent) {
         h('thead', {}, h('tr', {}, ['Question', 'Before', 'After this night'].map((x) => h('th', {scope: 'col'}, x)))),
         h('tbody', {}, questions.map((q, i) => h('tr', {},
           h('th', {scope: 'row'}, q.question, q.answer && h('span', {class: 'hint block'}, `told: ${q.answer}`)),
-          cells[i], h('td', {}, said(q))))))));
+          cells[i], h('td', {'data-label': 'after'}, said(q))))))));
 }
 
 /** A reply, with whether it is right for those who see colours and those who do not. */
@@ -99,9 +99,9 @@ function gate(rows) {
   return section('The gate', h('p', {class: 'hint'}, open
     ? 'Every measure was there and good: it opened.' : 'It stayed closed: nothing changed.'),
   table('Measures of the gate', ['Measure', 'Value', 'Limit', ''], rows.map((r) => {
-    const [label, sign, form] = GATE[r.name] ?? [words(r.name), '', (v) => number(v)];
-    const limit = typeof r.limit === 'number' ? form(r.limit) : String(r.limit);
-    return [label, r.value === null ? 'not measured' : form(r.value), `${sign} ${limit}`,
+    const [label, sign] = GATE[r.name] ?? [words(r.name), ''];
+    const share = (v) => (typeof v === 'number' && r.name in GATE ? `${number(100 * v)}%` : number(v));
+    return [label, share(r.value), `${sign} ${share(r.limit)}`,
       r.ok ? chip('ok', 'good') : chip('failed', 'bad')];
   })));
 }
