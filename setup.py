@@ -44,6 +44,7 @@ EXTRAS = {
     'nbclient>=0.11',
     'nbformat>=5',
     'openai>=3',  # its client tests the server
+    'playwright>=1.60',  # drives the system's chromium through the page; downloads no browser
     'pytest>=9',
     'pytest-timeout>=2.4',
     'ruff>=0.17',
@@ -63,6 +64,7 @@ setuptools.setup(
   packages=['configs', *setuptools.find_packages(include=['dreaming', 'dreaming.*'])],
   package_data={
     'dreaming.brain': ['rows.cc'],
+    'dreaming.serve': ['page/*'],
     'dreaming.sleep': ['exam/*', 'relations/*.json', 'relations/more/*.json'],
   },
   python_requires='>=3.12',  # as gemma 4 does; wheels of everything pinned exist for 3.12 and 3.13

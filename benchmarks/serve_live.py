@@ -21,7 +21,11 @@ from dreaming.serve import server as server_lib
 
 
 class Live:
-  """A server in a thread of this process, on a port of its own."""
+  """A server in a thread of this process, on a port of its own.
+
+  Args:
+    token: with which its clients ask, where it wants one.
+  """
 
   def __init__(self, agent: Agent, token: str = 'none'):
     self.agent, self.token = agent, token
@@ -39,9 +43,8 @@ class Live:
 
   def __enter__(self) -> Live:
     self._thread.start()
-    self.http = httpx.Client(
-      base_url=self.url, timeout=60, headers={'Authorization': f'Bearer {self.token}'}
-    )
+    headers = {'Authorization': f'Bearer {self.token}'}
+    self.http = httpx.Client(base_url=self.url, timeout=60, headers=headers)
     end = time.monotonic() + 900  # compiling on a busy machine
     while time.monotonic() < end:
       try:

@@ -21,7 +21,7 @@ import numpy as np
 from dreaming import types
 from dreaming.memory import whole
 from dreaming.memory.archive import SUMMARY
-from dreaming.memory.imported import Imported
+from dreaming.memory.browse import Browse
 from dreaming.memory.store import dump
 from dreaming.memory.words import Words
 
@@ -32,7 +32,7 @@ _IN_ARCHIVE = {
 }
 
 
-class Diary(Words, Imported):
+class Diary(Words, Browse):
   """Experiences, scores, embeddings, dreams, nights and generations of one identity.
 
   Args:

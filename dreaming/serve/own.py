@@ -333,3 +333,6 @@ def _night(n: Night) -> dict[str, Any]:
     'number': n.number, 'state': n.state, 'step': n.step, 'started': n.started, 'ended': n.ended,
     'result': dict(n.result),
   }  # fmt: skip
+
+
+experience = _experience  # for browse.py

@@ -19,9 +19,10 @@ from starlette.responses import JSONResponse, Response
 from dreaming import bundle, configuration
 from dreaming.agent import Agent
 from dreaming.brain import kernels
-from dreaming.serve import openapi, routes
+from dreaming.serve import openapi, page, routes
 from dreaming.serve.access import Access
 from dreaming.serve.baking import BakeConfig, Baking
+from dreaming.serve.browse import Browse
 from dreaming.serve.completions import Completions
 from dreaming.serve.config import ServeConfig
 from dreaming.serve.engine import Engine
@@ -155,12 +156,16 @@ class Server:
                summary='This document'),
       *completions.endpoints(),
       *own.endpoints(),
+      *Browse(self.talk).endpoints(),
     ]  # fmt: skip
 
   def _app(self) -> Starlette:
-    free = frozenset(e.path for e in self.endpoints if e.scope is None)
+    files = page.routes()
+    free = frozenset(
+      [*(e.path for e in self.endpoints if e.scope is None), *(f.path for f in files)]
+    )
     app = Starlette(
-      routes=[routes.route(e, self.config.max_body_bytes) for e in self.endpoints],
+      routes=[*(routes.route(e, self.config.max_body_bytes) for e in self.endpoints), *files],
       lifespan=self.lifespan,
       exception_handlers={404: _failed, 405: _failed},
     )
