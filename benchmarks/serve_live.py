@@ -27,9 +27,9 @@ class Live:
     token: with which its clients ask, where it wants one.
   """
 
-  def __init__(self, agent: Agent, token: str = 'none'):
+  def __init__(self, agent: Agent, token: str = 'none', others: dict[str, Agent] | None = None):
     self.agent, self.token = agent, token
-    self.server = server_lib.Server(agent)
+    self.server = server_lib.Server(agent, others)
     self.socket = socket.socket()
     self.socket.bind(('127.0.0.1', 0))
     self.port = self.socket.getsockname()[1]
@@ -48,7 +48,9 @@ class Live:
     end = time.monotonic() + 900  # compiling on a busy machine
     while time.monotonic() < end:
       try:
-        if self.http.get('/ready').status_code == 200:
+        others = [s for s in self.server.others if not s.failed]
+        paths = ['/ready', *(f'/agents/{s.name}/ready' for s in others)]
+        if all(self.http.get(path).status_code == 200 for path in paths):
           break
       except httpx.TransportError:
         pass

@@ -93,6 +93,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.serve.tokens = ''  # a file of tokens, a line NAME SCOPES TOKEN each: dreaming/serve/access.py
   c.serve.hosts = ()  # further names that clients may call it by (the Host header)
   c.serve.origins = ()  # web pages of other servers that may ask, as 'https://example.org'
+  c.serve.identities = ()  # names of further ones: directories beside workdir, under /agents/NAME
   c.serve.slots = 8  # streams that are decoded together; more wait
   c.serve.queue = 64  # requests that may wait; beyond that they are refused
   c.serve.rate = 600  # requests a minute of one client; 0: any number

@@ -89,6 +89,14 @@ class Life:
       base = dataclasses.replace(base, params=params)
     return base
 
+  def share(self, other: Life) -> None:
+    """Takes the buffers of another identity's base. Raises ValueError when it is another base."""
+    if (self._model, self._mesh) != (other._model, other._mesh):
+      raise ValueError(
+        f'{self.workdir} has another base than {other.workdir}: config.model says so'
+      )
+    self.base = other.base
+
   @functools.cached_property
   def decoder(self) -> decode.Decoder:
     length = self._decode.cache_length

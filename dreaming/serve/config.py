@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import re
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,6 +16,7 @@ class ServeConfig:
   tokens: str = ''
   hosts: tuple[str, ...] = ()
   origins: tuple[str, ...] = ()
+  identities: tuple[str, ...] = ()
   slots: int = 8
   queue: int = 64
   rate: int = 600
@@ -32,6 +34,11 @@ class ServeConfig:
     for name, low in least.items():
       if vars(self)[name] < low:
         raise ValueError(f'serve.{name} is {vars(self)[name]}: take at least {low}')
+    for name in self.identities:
+      if not re.fullmatch(r'[a-z0-9][a-z0-9_-]{0,39}', name):
+        raise ValueError(f'serve.identities: {name!r} is no name: take a to z, 0 to 9, _ and -')
+    if len(set(self.identities)) < len(self.identities):
+      raise ValueError(f'serve.identities={self.identities}: a name stands there twice')
     if self.port > 65_535:
       raise ValueError(f'serve.port is {self.port}: ports end at 65535')
     if not self.tokens and not self.is_loopback:

@@ -46,6 +46,7 @@ class Nights:
     self._cancelled = False
     self._starting = asyncio.Lock()
     self.run = 0  # how many were started here
+    self.beside: list[Nights] = []  # of other identities: the machine bears one night at a time
     self.poll_seconds = 30.0  # between looks at whether one is due
     self.command = [sys.executable, '-m', 'dreaming.serve.sleeper']
 
@@ -66,6 +67,8 @@ class Nights:
   async def _start(self, user: str | None) -> int:
     if self.running:
       raise Refused(409, 'a night is running: wait for it, or cancel it', 'night_running')
+    if any(n.running for n in self.beside):
+      raise Refused(409, 'another identity dreams: wait until its night is over', 'night_running')
     self._events, self._first, self._cancelled = [], 0, False
     self.run += 1
     config = self._agent.config.to_dict()
@@ -89,7 +92,7 @@ class Nights:
     """
     while config.armed:
       await asyncio.sleep(self.poll_seconds)
-      if self.running or not awake():
+      if any(n.running for n in (self, *self.beside)) or not awake():
         continue
       try:
         why = await asyncio.to_thread(trigger.due, self._agent.diary, time.time(), config)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
+from ml_collections import ConfigDict
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 
@@ -20,6 +22,7 @@ from dreaming import bundle, configuration
 from dreaming.agent import Agent
 from dreaming.brain import kernels
 from dreaming.serve import openapi, page, routes
+from dreaming.serve import voices as voices_lib
 from dreaming.serve.access import Access
 from dreaming.serve.baking import BakeConfig, Baking
 from dreaming.serve.browse import Browse
@@ -33,8 +36,9 @@ from dreaming.serve.routes import Call, Endpoint
 from dreaming.serve.stream import Ask, Piece, sink_of
 from dreaming.serve.swaps import Swaps
 from dreaming.serve.talk import Talk
-from dreaming.serve.voices import Voices
+from dreaming.serve.voices import Voice, Voices
 from dreaming.sleep.trigger import TriggerConfig
+from dreaming.types import Mind
 
 _log = logging.getLogger('dreaming.serve')
 _READY_SECONDS = 20.0  # for one token, among others
@@ -46,32 +50,61 @@ class Server:
 
   Args:
     agent: open; closed by whoever opened it.
+    others: further identities over the same base by name, open as well. They share its buffers, the
+      engine, the tokens and the metrics, and are asked under /agents/NAME.
   """
 
-  def __init__(self, agent: Agent):
-    self.agent = agent
+  def __init__(self, agent: Agent, others: Mapping[str, Agent] | None = None):
+    self._init(agent, '', None)
+    self.others = [Server._beside(a, name, self) for name, a in (others or {}).items()]
+    for server in (self, *self.others):
+      server.nights.beside = [s.nights for s in (self, *self.others) if s is not server]
+    self.endpoints = [e for s in (self, *self.others) for e in s.endpoints]
+    self.app = self._app()
+
+  @classmethod
+  def _beside(cls, agent: Agent, name: str, first: Server) -> Server:
+    server = cls.__new__(cls)
+    server._init(agent, name, first)
+    return server
+
+  def _init(self, agent: Agent, name: str, first: Server | None) -> None:
+    self.agent, self.name, self.first, self.others = agent, name, first, []
     self.config: ServeConfig = configuration.group(agent.config, 'serve', ServeConfig)
     self.trigger = configuration.group(agent.config, 'trigger', TriggerConfig)
     self.decode = configuration.group(agent.config, 'decode', configuration.DecodeConfig)
-    self.access = Access(self.config)
-    self.metrics = Metrics()
+    self.access = Access(self.config) if first is None else first.access
+    self.metrics = Metrics() if first is None else first.metrics
     self.started = time.time()
     self.failed = ''  # why it will never be ready
     self.bake_seconds = 2.0  # between looks at what bakes
     self.engine: Engine | None = None
-    self.voices = Voices(self._read, warm=self.config.warm, forget=self._forget)
+    self.voices = Voices(
+      self._read, warm=self.config.warm, forget=self._forget, lay_out=self._lay_out
+    )
     self.baking = Baking(configuration.group(agent.config, 'bake', BakeConfig))
     self.swaps = Swaps(agent, self.voices, self.metrics, self.baking)
     self.nights = Nights(agent, self.metrics, self.swaps.follow)
     self.talk = Talk(agent, self.voices, self.baking)
     self.endpoints = self._endpoints()
-    self.app = self._app()
 
   # ---- Coming up and going down ----
 
   def load(self) -> None:
     """Reads the weights, compiles, and lets the active generation speak. Takes seconds."""
     bundle.sweep(self.agent.workdir)
+    if self.first is not None:
+      self.agent.share(self.first.agent)
+    blue = self.agent.identity.blue
+    voice = self.voices.get(blue.generation, blue)
+    self.engine = self._engine(voice) if self.first is None else self.first.engine
+    self.talk.engine = self.swaps.engine = self.engine
+    self.voices.flip(voice)
+    fields = {'generation': blue.generation, 'seconds': round(time.time() - self.started, 1)}
+    fields |= {'identity': self.name} if self.name else {}
+    _log.info('ready', extra={'fields': fields})
+
+  def _engine(self, voice: Voice) -> Engine:
     base, config = self.agent.base, self.config
     if config.kernels:
       kernels.load(self.agent.cache)
@@ -79,22 +112,19 @@ class Server:
       base.arch, base.tokenizer, length=self.decode.cache_length, slots=config.slots,
       queue=config.queue, prefixes=config.prefixes,
     )  # fmt: skip
-    blue = self.agent.identity.blue
-    voice = self.voices.get(blue.generation, blue)
     engine.warm_up(voice)
     engine.start()
-    self.engine = engine
-    self.talk.engine = self.swaps.engine = engine
     self.metrics.watch(engine, self.voices)
-    self.voices.flip(voice)
-    fields = {'generation': blue.generation, 'seconds': round(time.time() - self.started, 1)}
-    _log.info('ready', extra={'fields': fields})
+    return engine
 
   @contextlib.asynccontextmanager
   async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
     del app
-    loading = asyncio.ensure_future(asyncio.to_thread(self._load))
-    waiting = asyncio.gather(self.nights.fall_asleep(self.trigger, self._awake), self._bake())
+    servers = [self, *self.others]
+    loading = asyncio.ensure_future(asyncio.to_thread(lambda: [s._load() for s in servers]))
+    waiting = asyncio.gather(
+      *(s.nights.fall_asleep(s.trigger, s._awake) for s in servers), *(s._bake() for s in servers)
+    )
     try:
       yield
     finally:
@@ -102,11 +132,13 @@ class Server:
       with contextlib.suppress(asyncio.CancelledError):
         await waiting
       await loading
-      await self.nights.close()
-      await self.talk.settle()
+      for server in servers:
+        await server.nights.close()
+        await server.talk.settle()
       if self.engine is not None:
         self.engine.close()
-      self.talk.close()
+      for server in servers:
+        server.talk.close()
 
   async def _bake(self) -> None:
     """Looks at what bakes, for as long as it is not cancelled."""
@@ -123,6 +155,8 @@ class Server:
 
   def _load(self) -> None:
     try:
+      if self.first is not None and self.first.failed:
+        raise ValueError(self.first.failed)
       self.load()
     except Exception as e:
       self.failed = ' '.join(str(e).split()) or type(e).__name__
@@ -136,6 +170,12 @@ class Server:
       raise ValueError(f'there is no generation {number}; there are: {there}')
     return self.agent.identity.mind(number)
 
+  def _lay_out(self, mind: Mind) -> Voice:
+    """A voice; of the base itself all identities have one layout."""
+    if self.first is not None and mind.params is self.first.agent.base.params:
+      return Voice(mind, self.first.voices.get(0).served)
+    return voices_lib.make(mind)
+
   def _forget(self, voice) -> None:
     if self.engine is not None:
       self.engine.forget(voice)
@@ -145,18 +185,25 @@ class Server:
   def _endpoints(self) -> list[Endpoint]:
     completions = Completions(self.talk, self.config, self.decode.max_tokens)
     own = Own(self.talk, self.nights, self.swaps)
+    of_each = [
+      Endpoint(method='GET', path='/ready', handler=self.ready, scope='read',
+               summary='Whether it speaks: generates a token'),
+      *completions.endpoints(),
+      *own.endpoints(),
+      *Browse(self.talk).endpoints(),
+    ]  # fmt: skip
+    if self.first is not None:
+      return [dataclasses.replace(e, path=f'/agents/{self.name}{e.path}') for e in of_each]
     return [
       Endpoint(method='GET', path='/health', handler=self.health, scope=None,
                summary='Whether the process lives'),
-      Endpoint(method='GET', path='/ready', handler=self.ready, scope='read',
-               summary='Whether it speaks: generates a token'),
       Endpoint(method='GET', path='/metrics', handler=self.scrape, scope='read',
                summary='For Prometheus', answer='text/plain'),
       Endpoint(method='GET', path='/openapi.json', handler=self.document, scope='read',
                summary='This document'),
-      *completions.endpoints(),
-      *own.endpoints(),
-      *Browse(self.talk).endpoints(),
+      Endpoint(method='GET', path='/agents', handler=self.identities, scope='read',
+               summary='Further identities, each with all of this under /agents/NAME'),
+      *of_each,
     ]  # fmt: skip
 
   def _app(self) -> Starlette:
@@ -196,6 +243,14 @@ class Server:
     ms = round(1e3 * (time.monotonic() - start), 1)
     return JSONResponse({'status': 'ready', 'generation': voice.generation, 'token_ms': ms})
 
+  async def identities(self, call: Call) -> Response:
+    del call
+    return JSONResponse({'identities': [
+      {'name': s.name, 'agent': s.agent.life.agent, 'failed': s.failed or None,
+       'serving': s.agent.diary.active()}
+      for s in self.others
+    ]})  # fmt: skip
+
   async def scrape(self, call: Call) -> Response:
     del call
     return Response(self.metrics.text(), media_type=CONTENT_TYPE)
@@ -213,13 +268,34 @@ async def _failed(request, e: Exception) -> Response:
 def run(agent: Agent) -> int:
   """Serves until it is told to end (SIGTERM, or an interrupt); returns the exit code."""
   try:
-    import uvicorn
+    import uvicorn  # noqa: F401 (before anything is opened)
   except ImportError:
     raise ValueError(
       "serving needs the extra 'serve': bash launch/setup.sh embedded serve"
     ) from None
 
-  server = Server(agent)
+  with contextlib.ExitStack() as stack:
+    others = {n: stack.enter_context(Agent(_config_of(agent, n))) for n in _names(agent)}
+    return _serve(Server(agent, others))
+
+
+def _names(agent: Agent) -> tuple[str, ...]:
+  names = configuration.group(agent.config, 'serve', ServeConfig).identities
+  if agent.workdir.name in names:
+    raise ValueError(f'serve.identities names {agent.workdir.name!r}, which is workdir itself')
+  return names
+
+
+def _config_of(agent: Agent, name: str) -> ConfigDict:
+  """The configuration of an identity beside this one: another directory, another name."""
+  config = agent.config.copy_and_resolve_references()
+  config.workdir, config.life.agent = str(agent.workdir.parent / name), name.capitalize()
+  return config
+
+
+def _serve(server: Server) -> int:
+  import uvicorn
+
   handler = logging.StreamHandler(sys.stderr)
   handler.setFormatter(JsonLines())
   for name in ('dreaming.serve', 'uvicorn.error'):

@@ -40,11 +40,18 @@ class Voices:
     load: reads a generation from the disk, checked; 0 is the base.
     warm: how many are kept ready beside the one that serves.
     forget: called with a Voice that is dropped.
+    lay_out: makes a Voice of a Mind.
   """
 
   def __init__(
-    self, load: Callable[[int], Mind], *, warm: int, forget: Callable[[Voice], None] | None = None
+    self,
+    load: Callable[[int], Mind],
+    *,
+    warm: int,
+    forget: Callable[[Voice], None] | None = None,
+    lay_out: Callable[[Mind], Voice] | None = None,
   ):
+    self._lay_out = lay_out or make
     self._load, self._warm, self._forget = load, warm, forget
     self._lock = threading.RLock()
     self._voices: collections.OrderedDict[int, Voice] = collections.OrderedDict()
@@ -69,7 +76,7 @@ class Voices:
     with self._lock:
       if number not in self._voices:
         mind = self._load(number) if mind is None else mind
-        self._voices[number] = make(mind)
+        self._voices[number] = self._lay_out(mind)
       self._voices.move_to_end(number)
       found = self._voices[number]
       self._trim()
