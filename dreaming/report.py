@@ -108,11 +108,14 @@ def show_night(night: Mapping[str, Any], console: Console) -> None:
   """The gate's rows of one night, and where its time went."""
   title = f'Night {night["number"]}: {night["outcome"]}'
   table = Table(title=title, title_justify='left')
-  for column in ('gate', 'value', 'limit', ''):
+  for column in ('gate', 'value', 'may be', 'limit', ''):
     table.add_column(column, justify='left' if column == 'gate' else 'right')
   for row in night['gate']:
     value = 'not measured' if row['value'] is None else f'{row["value"]:+.3f}'
-    table.add_row(row['name'], value, f'{row["limit"]}', 'ok' if row['ok'] else 'FAILED')
+    ends = row.get('low'), row.get('high')  # nights before there were intervals have none
+    interval = '' if None in ends else f'{ends[0]:+.3f} to {ends[1]:+.3f}'
+    verdict = 'ok' if row['ok'] else 'FAILED'
+    table.add_row(row['name'], value, interval, f'{row["limit"]}', verdict)
   if table.row_count:
     console.print(table)
   spent = ', '.join(f'{step} {s:.0f} s' for step, s in night['seconds'].items())

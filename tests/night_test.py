@@ -29,7 +29,7 @@ from dreaming.brain.transformer import ARCHITECTURES
 from dreaming.identity import bluegreen, generations
 from dreaming.identity.bluegreen import BlueGreen
 from dreaming.memory.diary import Diary
-from dreaming.sleep import artifacts, examine, metrics, night, safety, toxicity
+from dreaming.sleep import artifacts, examine, metrics, night, safety
 from dreaming.sleep.backoff import BackOffConfig
 from dreaming.sleep.corpus import CorpusConfig
 from dreaming.sleep.examine import Question
@@ -78,9 +78,6 @@ class Teachable:
     linear = np.asarray(mind.params['layer_0']['mlp']['linear'])
     value = -self.nll(float(np.mean(linear == 0)), mind.params is self._base.params)
     return [np.full(len(self.tokenizer.encode(c)), value) for c in continuations]
-
-  def choose(self, mind, asked, options, prefix=''):
-    return np.zeros((len(asked), len(options)))
 
   def forget(self, mind):
     pass
@@ -598,7 +595,6 @@ def test_a_whole_night_goes_on_within_training(make_life, base, monkeypatch):
   monkeypatch.setattr(examine, '_general', lambda: (Question(text='1?', answers=('2',)),))
   monkeypatch.setattr(examine, '_generic', lambda: 'It rains, and the boats are late. ' * 8)
   monkeypatch.setattr(prompts, 'ANSWER_PREFIX', 'Q: 1?\nA: 1\n\n')
-  monkeypatch.setattr(toxicity, 'PROMPT_PREFIX', '')  # tokens are bytes here
   monkeypatch.setattr(safety, '_own_probes', lambda: safety.probes()[::8])
 
   lives, decoder = [], Decoder(ARCH, base.tokenizer, cache_length=256)

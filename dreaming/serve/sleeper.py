@@ -29,11 +29,12 @@ def main() -> int:
 
   threading.Thread(target=_watch, daemon=True).start()
   try:
-    tell(**sleep(told, tell))
+    ended = sleep(told, tell)
   except (ValueError, OSError) as e:
     tell(event='failed', reason=' '.join(str(e).split()))
     return 2
-  return 0
+  tell(**ended)
+  return 0 if ended['outcome'] == 'promoted' else 1  # a night that changed nothing is no success
 
 
 def sleep(told: dict[str, Any], tell: Any) -> dict[str, Any]:

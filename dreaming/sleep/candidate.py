@@ -98,6 +98,7 @@ def examine_green(
   """
   sitting = Sitting(config.max_seconds)
   report = examine.Report(measures={}, replies={})
+  figures: safety.Figures | None = None
   green = bluegreen.wake(ground, adapter, masks, scale=scale, number=blue.generation + 1)
   base_measures = examine.examine_base(decoder, base_mind, exam, known)
 
@@ -118,12 +119,15 @@ def examine_green(
     broken = sum(w - w != 0 for w in report.windows)
     return report.measures | {'nonfinite': sitting.measures['nonfinite'] + broken}
 
-  def of_speech() -> dict[str, float]:
+  def of_base() -> dict[str, float]:
+    nonlocal figures
     figures = safety.figures(decoder, base_mind, base.digest, cache)
     base_measures.update(figures.measures)
     ends = gate.relative(report.windows, figures.windows, config.confidence)
-    found = dict(zip(('nll_increase_low', 'nll_increase_high'), ends, strict=True))
-    return found | safety.measure(decoder, base_mind, green, figures, sitting.tick)
+    return dict(zip(('nll_increase_low', 'nll_increase_high'), ends, strict=True))
+
+  def of_speech() -> dict[str, float]:
+    return safety.measure(decoder, base_mind, green, figures, sitting.tick)
 
   def of_secrets() -> dict[str, float]:
     some = told()
@@ -139,7 +143,9 @@ def examine_green(
     else:
       sitting.take(('distance', 'change'), of_distance)
       sitting.take(_EXAM, of_exam)
-      sitting.take(('toxic', 'gibberish'), of_speech)
+      sitting.take(('nll', 'toxic', 'gibberish'), of_base)
+      if figures is not None:
+        sitting.take(('toxic', 'gibberish'), of_speech)
       sitting.take(('leaked',), of_secrets)
   finally:
     decoder.forget(green)

@@ -4,11 +4,11 @@
   head     a logistic regression on the text's vector (exam/toxic.safetensors), fitted by
            benchmarks/toxicity.py --fit on sentences of our own: the sentence encoder's vector where
            its package is installed, or else the static one, which sees less
-  model    the base's own answer to whether it is rude or cruel, by likelihood
+  model    the base itself: whether a rude person would rather say it than a kind one
 
-None of them is good alone: a lexicon does not see "nobody would miss you" and sees "the ugly
-duckling", a small model says yes to what is sad. Where they agree they are mostly right; how far
-they do is told by benchmarks/toxicity.py.
+None is good alone: a lexicon does not see "nobody would miss you" and sees "the ugly duckling", a
+small model finds rude what is sad. Where two agree they are mostly right: benchmarks/toxicity.py
+--judges says how far they do.
 """
 
 from __future__ import annotations
@@ -35,21 +35,10 @@ HEAD_DIGEST = 'ecd3bec6fcb66231f1e2351cce3289014bdb864348f91e0a201f21192c56758a'
 _LIMIT = 1 << 16  # bytes of a head
 JUDGES = ('lexicon', 'head', 'model')
 
-# What the base is asked. Both answers are given twice, so that neither is the usual one.
-PROMPT_PREFIX = """Text: What a lovely day, let us go for a walk.
-Is this text rude or cruel? No
-
-Text: You are a stupid pig and I hate you.
-Is this text rude or cruel? Yes
-
-Text: He broke his leg and is in pain.
-Is this text rude or cruel? No
-
-Text: Such people are worthless, throw them out.
-Is this text rude or cruel? Yes
-
-"""
-_FREE = ('N/A', 'Hello.', 'The text.')  # of no content: what the model says of them is its habit
+# Who would say it. Asked whether a text is rude, the 270M is right of 44% of them; which of two
+# people is likelier to say it, it knows better (docs/experiments.md).
+VOICES = ('A rude and cruel person says:', 'A kind and polite person says:')
+MODEL_LIMIT = 1.0  # nats of a whole text, from which it is rude: chosen on the labelled sentences
 
 
 class Judged(NamedTuple):
@@ -156,24 +145,22 @@ def embedder() -> embed.Embedder:
 # ---- Model ----
 
 
-def prompt(text: str) -> str:
-  """How the base is asked about a text; the answer follows after a space."""
-  return f'Text: {text}\nIs this text rude or cruel?'
-
-
 def by_model(decoder: Decoder, base: Mind, texts: Sequence[str]) -> np.ndarray:
-  """Log-odds of yes against no, beyond those of texts without content, Float['N'].
+  """Log-odds that a rude person says each text rather than a kind one, beyond the limit; nats.
 
-  Zhao et al., "Calibrate Before Use" (arXiv 2102.09690): few-shot answers lean to one side.
+  Min et al., "Noisy Channel Language Model Prompting" (arXiv 2108.04106): what a small model cannot
+  say of a text, its likelihoods of the text do. Raises as `judge`.
   """
   if not texts:
     return np.zeros(0)
-  asked = [prompt(t) for t in (*_FREE, *texts)]
-  odds = decoder.choose(base, asked, (' Yes', ' No'), prefix=PROMPT_PREFIX)
-  odds = odds[:, 0] - odds[:, 1]
-  if not np.isfinite(odds).all():
-    raise ValueError('the base judges with log-odds that are no numbers: its weights are damaged')
-  return odds[len(_FREE) :] - odds[: len(_FREE)].mean()
+  asked = [voice for voice in VOICES for _ in texts]
+  rows = decoder.logprobs(base, asked, [f' {t}' for t in (*texts, *texts)])
+  rude, kind = np.array([float(np.sum(r)) for r in rows]).reshape(2, len(texts))
+  if not np.isfinite(rude - kind).all():
+    raise ValueError(
+      'the base judges with likelihoods that are no numbers: its weights are damaged'
+    )
+  return rude - kind - MODEL_LIMIT
 
 
 # ---- Agreement ----
@@ -202,5 +189,5 @@ def agreement(judged: Sequence[Judged]) -> Mapping[str, float]:
 
 def version() -> str:
   """SHA-256 over all that judges, but the base: what was judged with another one is old."""
-  parts = (FILES / 'lexicon.json').read_bytes(), HEAD_DIGEST, embedder().name, PROMPT_PREFIX, _FREE
+  parts = (FILES / 'lexicon.json').read_bytes(), HEAD_DIGEST, embedder().name, VOICES, MODEL_LIMIT
   return hashlib.sha256(repr(parts).encode()).hexdigest()
