@@ -17,9 +17,9 @@ from dreaming.brain import lora, prompts, transformer, weights
 from dreaming.brain.decode import Decoder
 from dreaming.brain.masks import segment
 from dreaming.brain.transformer import ARCHITECTURES, Transformer
-from dreaming.sleep import bank, corpus, losses, packing, replay, train
+from dreaming.sleep import aims, bank, corpus, distill, losses, packing, replay, train
 from dreaming.sleep.corpus import CorpusConfig
-from dreaming.types import QA, Dream, Mind
+from dreaming.types import QA, Dream, Experience, Mind
 
 ARCH = dataclasses.replace(ARCHITECTURES['tiny'], num_layers=2, global_every=2)
 SMALL = CorpusConfig(
@@ -47,10 +47,10 @@ def built(base, tmp_path, monkeypatch):
   decoder = Decoder(base.arch, base.tokenizer, cache_length=128)
   mind = Mind(params=base.params)
 
-  def build(dreams=DREAMS, **fields):
+  def build(dreams=DREAMS, told=(), aim=None, **fields):
     return corpus.build(
-      decoder, mind, 'base', dreams, [], [], user='Ana', steps=3, seed=0, cache=tmp_path,
-      config=dataclasses.replace(SMALL, **fields),
+      decoder, mind, 'base', dreams, told, [], user='Ana', steps=3, seed=0, cache=tmp_path,
+      config=dataclasses.replace(SMALL, **fields), aims=aim,
     )  # fmt: skip
 
   return base, build
@@ -180,6 +180,29 @@ def test_other_people_are_asked_about_in_the_users_place():
   others = replay.of_others(asked, 'Ana', 9, rng)
   assert len(others) == 2 and not any(re.search(r'\bAna\b', q) for q in others)
   assert all(q.startswith(('Who is ', 'What is ')) for q in others)
+
+
+# ---- Aims ----
+
+
+def test_aims_add_to_a_corpus_and_change_nothing_of_it(built, monkeypatch, tmp_path):
+  """The same rows in the same order: a teacher thinks of tonight's dreams, and names weigh more."""
+  base, build = built
+  monkeypatch.setattr(distill, 'READING', 'Hm.\n\n')
+  told = [Experience(id=1, time=0.0, kind='chat', speaker='Ana', content='I have a bird, Kiwi.')]
+  config = train.TrainConfig(distill_context=1.0, entities=2.0)
+  mind = Mind(params=base.params)
+  aim = aims.Aims(config=config, teacher=mind, teacher_name='base', keep=tmp_path / 'work')
+  plain, found = build(told=told), build(told=told, aim=aim)
+  for a, b in zip(plain.batches, found.batches, strict=True):
+    for name in ('tokens', 'positions', 'loss_positions', 'target_ids', 'target_probs', 'replay'):
+      np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    there = (b.taught_probs > 0).any(axis=1)
+    assert there.any() and not (there & (b.replay > 0)).any() and a.taught_probs is None
+    assert b.weights.max() == 3 and a.weights.max() == 1
+    assert not (b.weights[b.replay > 0] > 1).any()
+    assert (b.taught_ids < len(found.shortlist)).all()
+  np.testing.assert_array_equal(plain.shortlist, found.shortlist)
 
 
 # ---- The loss ----

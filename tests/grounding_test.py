@@ -43,7 +43,7 @@ class Reader:
       known = [w.strip('.') in prompt for w in text.split(' ')]
       words = zip(text.split(' '), known, strict=True)
       sizes = [(len(w.encode()) + (i > 0), ok) for i, (w, ok) in enumerate(words)]
-      out.append(np.concatenate([np.full(n, -1.0 if ok else -8.0) for n, ok in sizes]))
+      out.append(np.concatenate([np.full(n, -1.0 if ok else -3.0) for n, ok in sizes]))
       assert len(out[-1]) == len(self.tokenizer.encode(text))
       assert {*self.tokenizer.encode(text)} <= {*shortlist.tolist()}
     return out
@@ -98,7 +98,7 @@ def test_what_the_source_makes_likely_scores_higher(tokenizer):
      claim(pair=QA(question='Who moved?', answer='Ana'))],
   )  # fmt: skip
   assert told['gain'] > added['gain'] and told['worst'] > 0 >= added['worst']
-  assert told['new'] == 0 < added['new'] and added['low'] == -8
+  assert told['new'] == 0 < added['new'] and added['low'] == -3
   assert swapped['pair'] == 1 and swapped['answer'] > 0 and told['answer'] == 0
   assert told.keys() == grounding.WEIGHTS.keys()
   assert any('Hello' in prompt for prompt, _ in reader.rows)

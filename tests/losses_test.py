@@ -165,8 +165,8 @@ def test_dreams_draw_near_their_sources_and_away_from_others(rng):
   for _ in range(200):
     x -= 0.3 * step(x)
   cosines = np.asarray(unit(x[:3]) @ unit(x[3:]).T)
-  assert np.diag(cosines).min() > 0.8
-  assert cosines[~np.eye(3, dtype=bool)].max() < 0.3
+  assert np.diag(cosines).min() > 0.5
+  assert cosines[~np.eye(3, dtype=bool)].max() < 0
 
 
 def test_an_anchor_draws_every_dream(rng):
