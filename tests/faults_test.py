@@ -18,8 +18,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from benchmarks import faults, faulty
-from dreaming import mishaps
+from benchmarks import faults, faulty, toys
+from dreaming import mishaps, terminal
 from dreaming.brain import prompts
 from dreaming.identity import bluegreen
 from dreaming.sleep import metrics, replay
@@ -272,6 +272,37 @@ def test_whoever_speaks_after_a_failed_look_asks_the_diary_again():
     identity.adopt(bluegreen.Mind(params={}, generation=1))
   diary.broken = False
   assert identity.blue is not before and identity.blue.generation == 0
+
+
+@pytest.fixture
+def agent(tmp_path):
+  with toys.wake(tmp_path) as agent:
+    yield agent
+
+
+@pytest.mark.parametrize(
+  'error', [MemoryError(), jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out\n of memory')]
+)
+def test_talk_goes_on_where_there_was_no_memory(agent, monkeypatch, capsys, error):
+  """To speak with, and then to embed with."""
+
+  def none(*_, **__):
+    raise error
+
+  with monkeypatch.context() as m:
+    m.setattr(toys.Voice, 'stream', none)
+    assert terminal._Chat(agent, sys.stdout).piped(io.BytesIO(b'My parrot is Kiwi.\n')) == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith('this was not finished: ')
+  with monkeypatch.context() as m:
+    m.setattr(toys.Letters, '__call__', none)
+    assert agent.reply('My boat is Nova.') == 'I see.'
+  assert agent.diary.unembedded('letters') == [2]
+  assert agent.reply('My horse is Sol.') == 'I see.'
+  kept = ['My parrot is Kiwi.', 'My boat is Nova.', 'My horse is Sol.']
+  assert [e.content for e in agent.diary.experiences()] == kept
+  assert {e.id for e in agent.memories('horse boat parrot is my')} == {1, 2, 3}
+  assert agent.diary.unembedded('letters') == []
 
 
 # ---- The short form of benchmarks/faults.py ----
