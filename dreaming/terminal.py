@@ -158,7 +158,7 @@ class _Chat:
         refused = True
     return 2 if refused else 0
 
-  @mishaps.clearly('this was not done')
+  @mishaps.clearly('this was not finished')
   def _turn(self, text: str) -> None:
     command, _, rest = text.partition(' ')
     if command in self._commands:

@@ -169,8 +169,11 @@ def known(decoder: Decoder, base: Mind, base_digest: str, cache: pathlib.Path) -
   found = {'right': sum(tries[0]), 'firm': firm, 'nll': nll, 'quick_nll': quick_nll}
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f'.{path.stem}-{uuid.uuid4().hex}')
-  temporary.write_text(json.dumps(found))
-  temporary.rename(path)
+  try:
+    temporary.write_text(json.dumps(found))
+    temporary.rename(path)
+  finally:
+    temporary.unlink(missing_ok=True)
   return _known(questions, **found)
 
 

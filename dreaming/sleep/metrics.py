@@ -83,10 +83,14 @@ class NightLog:
 
   def close(self) -> None:
     # What ends a night must not hide behind what this meets: the same full disk, mostly.
-    for part in (self._file, self._events or None):
+    with contextlib.suppress(OSError):
+      self._file.close()
+    self._close_events()
+
+  def _close_events(self) -> None:
+    if self._events:
       with contextlib.suppress(OSError):
-        if part is not None:
-          part.close()
+        self._events.close()
     self._events = False
 
   def _draw(self, row: Mapping[str, Any]) -> None:
@@ -94,7 +98,7 @@ class NightLog:
       return
     # Not through its SummaryWriter, whose thread dies of a full disk: then the night would wait for
     # it for ever. Half a second of imports that only a night pays.
-    from tensorboardX import event_file_writer, summary
+    from tensorboardX import record_writer, summary
     from tensorboardX.proto import event_pb2
 
     try:
@@ -102,16 +106,19 @@ class NightLog:
         target = self.directory / 'tensorboard'
         shutil.rmtree(target, ignore_errors=True)  # of a killed process: drawn anew from the record
         target.mkdir()
-        self._events = event_file_writer.EventsWriter(str(target / 'events'))
+        path = target / f'events.out.tfevents.{time.time():.0f}'
+        self._events = record_writer.RecordWriter(str(path))
+        first = event_pb2.Event(wall_time=row['time'], file_version='brain.Event:2')
+        self._events.write(first.SerializeToString())
       for name, value in row['values'].items():
         if value is not None:
           tag = f'{row["step"]}/{name}'.replace(' ', '_')  # TensorBoard takes no spaces
           event = event_pb2.Event(wall_time=row['time'], step=row['index'])
           event.summary.CopyFrom(summary.scalar(tag, value))
-          self._events.write_event(event)
+          self._events.write(event.SerializeToString())
       self._events.flush()
     except OSError:
-      self._events = False
+      self._close_events()
 
 
 def write_summary(directory: pathlib.Path, fields: Mapping[str, Any]) -> None:

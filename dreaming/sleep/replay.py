@@ -114,8 +114,11 @@ def make(
     hidden = _think(decoder, base, out, prefix, rows=rows, length=length, dtype=dtype)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{key}-{uuid.uuid4().hex}.npz')
-    np.savez(temporary, said=json.dumps(said), hidden=hidden.view(np.uint16))
-    temporary.rename(path)
+    try:
+      np.savez(temporary, said=json.dumps(said), hidden=hidden.view(np.uint16))
+      temporary.rename(path)
+    finally:
+      temporary.unlink(missing_ok=True)  # half of it would only fill a full disk further
   return Replay(out, hidden)
 
 
