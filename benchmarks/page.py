@@ -5,9 +5,9 @@
 
 A made-up life (page_live.py) on random weights of a toy size: what is measured is the diary, the
 API and the browser, Debian's chromium without a window. A load is from the request for the page, in
-a tab that has nothing of it, to the moment when the view says that it is complete; medians. The
-pictures are of each view at 1100 by 760 and at 375 by 740, light and dark. Expected: 3
-minutes on two cores.
+a tab that has nothing of it, to the moment when the view says that it is complete; medians.
+Pictures are of each view at 1100 by 760 and at 375 by 740, light and dark. Expected: 3 minutes on
+two cores.
 """
 
 from __future__ import annotations

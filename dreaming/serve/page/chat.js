@@ -130,7 +130,8 @@ async function speak(text, retrieval) {
     turns.push([text, answer.trim()]);
     if (!answer.trim()) add(foot, h('p', {class: 'hint'}, 'It said nothing.'));
     // The last chunk, that of the usage, comes when it is in the diary, and says where.
-    add(foot, footer(id, generation, about?.experience, about?.recalled?.length ?? 0));
+    add(foot, footer(id, generation, about?.experience, about?.recalled?.length ?? 0, 0,
+      about?.reader));
     if (model !== 'agent') add(foot, h('span', {class: 'hint'}, 'Not kept in the diary'));
   } catch (e) {
     if (e.name === 'AbortError') {
@@ -170,10 +171,12 @@ function earlier(e) {
       footer(id, e.metadata.generation, e.id, null, e.scores?.feedback ?? 0))));
 }
 
-function footer(id, generation, experience, recalled, feedback = 0) {
+function footer(id, generation, experience, recalled, feedback = 0, reader = generation) {
   const parts = h('div', {class: 'about'},
     generation !== undefined && generation !== null
-      && chip(generation ? `Generation ${generation} spoke` : 'The base spoke'));
+      && chip(generation ? `Generation ${generation} spoke` : 'The base spoke'),
+    reader !== generation && h('span', {class: 'hint'}, reader ? `generation ${reader} read the diary for it`
+      : 'the base read the diary for it'));
   if (experience) add(parts, thumbs(experience, feedback));
   const all = h('div', {}, parts);
   if (id) add(all, recollection(id, recalled));
@@ -218,8 +221,8 @@ function show(body, why) {
   put(body,
     why.recalled.length ? h('ol', {class: 'recalled'}, why.recalled.map((r) => h('li', {},
       long(r.content, 300),
-      h('p', {class: 'hint'}, h('meter', {
-        min: 0, max: 1, value: Math.max(0, Math.min(1, r.relevance)), 'aria-label': 'Relevance'}),
+      h('p', {class: 'hint'}, h('span', {class: 'bar10', 'aria-hidden': 'true',
+        vars: {v: Math.max(0, Math.min(1, r.relevance))}}),
       ` relevance ${r.relevance.toFixed(2)}, recency ${r.recency.toFixed(2)}, importance ${r.importance.toFixed(2)}`))))
       : h('p', {class: 'hint'}, 'Nothing came to mind: it answered from its weights.'),
     h('details', {}, h('summary', {}, 'All that the model read'), h('pre', {tabindex: 0}, why.prompt)));

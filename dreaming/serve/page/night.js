@@ -7,7 +7,8 @@ import {add, button, chip, duration, empty, h, long, number, plural, put, sectio
 import {state} from './nights.js';
 
 const AT_ONCE = 8;  // questions that the generation before is asked at a time
-const SHOWN = 60;  // dreams at a time
+const SHOWN = 24;  // dreams at a time
+const PAIRS = 4;  // of one dream, before the rest is asked for
 const SHARES = [['recall', 'Tonight\u2019s facts'], ['earlier', 'Facts of earlier nights'],
   ['general', 'General knowledge'], ['never_mentioned', 'Inventions']];
 const GATE = {
@@ -32,9 +33,9 @@ export async function render(number, signal) {
     reviewed && review(night),
     learned(report, r.generation),
     gate(r.gate ?? []),
+    losses(report),
     chosen(report),
-    dreamt(dreams, reviewed),
-    losses(report));
+    dreamt(dreams, reviewed));
 }
 
 // ---- What it learned ----
@@ -56,8 +57,8 @@ function learned(report, generation) {
   return section('What it learned', body);
 }
 
-function fold(summary, body) {
-  return h('details', {}, h('summary', {}, summary), body);
+function fold(summary, ...body) {
+  return h('details', {}, h('summary', {}, summary), ...body);
 }
 
 function probes(caption, questions, generation, parent) {
@@ -147,9 +148,12 @@ function dream(d, reviewed) {
     h('p', {class: 'head'}, chip(words(d.style)), d.reason && chip(d.reason, 'warn'),
       h('span', {class: 'hint'}, d.sources.length ? `of ${d.sources.map((i) => `#${i}`).join(', ')}` : '')),
     d.text && long(d.text, 400),
-    d.pairs.map((p) => h('p', {class: 'pair'}, h('span', {}, p.question), ' ', h('b', {}, p.answer))),
+    d.pairs.slice(0, PAIRS).map(pair),
+    d.pairs.length > PAIRS && fold(`${plural(d.pairs.length - PAIRS, 'more question')}`, d.pairs.slice(PAIRS).map(pair)),
     reviewed && reviewer(d));
 }
+
+const pair = (p) => h('p', {class: 'pair'}, h('span', {}, p.question), ' ', h('b', {}, p.answer));
 
 // ---- Review ----
 
@@ -179,7 +183,7 @@ function editor(d, place, state) {
   const text = h('textarea', {rows: 4, 'aria-label': 'Text of the dream', value: d.text});
   const pairs = d.pairs.map((p) => [
     h('input', {'aria-label': 'Question', value: p.question}), h('input', {'aria-label': 'Answer', value: p.answer})]);
-  return h('div', {class: 'editor'}, text, pairs.map((pair) => h('div', {class: 'line'}, pair)),
+  return h('div', {class: 'editor'}, text, pairs.map((two) => h('div', {class: 'line'}, two)),
     button('Save', async () => {
       await post(`/api/dreams/${d.id}/review`, {decision: 'edit', text: text.value,
         pairs: pairs.map(([q, a]) => ({question: q.value, answer: a.value}))});

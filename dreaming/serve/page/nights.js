@@ -34,6 +34,13 @@ export async function render(args, {signal, refresh}) {
 // ---- Starting one ----
 
 function starter(status, live, signal, again) {
+  const waiting = status.nights.find((n) => n.state === 'waiting');
+  if (waiting) {
+    return h('section', {class: 'card sleep'},
+      h('div', {}, h('h2', {}, `Night ${waiting.number} waits for you`),
+        h('p', {class: 'hint'}, 'Read what it dreamt, then let it go on.')),
+      h('a', {class: 'button', href: `#/nights/${waiting.number}`}, 'Review its dreams'));
+  }
   const open = status.nights.find((n) => n.state === 'running');
   const start = button(open ? 'Go on with it' : 'Start a night', async () => {
     await post('/api/nights');
