@@ -288,6 +288,18 @@ def get_config() -> ml_collections.ConfigDict:
   c.gate.doubt = 0.2  # in points of a share
   c.gate.nll_doubt = 0.03  # relative: as much again as its limit
 
+  # Somebody who may veto facts and generations: another checkpoint, or an OpenAI-compatible server.
+  c.supervisor = ml_collections.ConfigDict()
+  c.supervisor.url = ''  # 'http://127.0.0.1:8000/v1'; what was said goes there, secrets struck out
+  c.supervisor.model = ''
+  c.supervisor.key = ''  # the environment's variable that has the key
+  c.supervisor.seconds = 60.0  # that an answer may take
+  c.supervisor.weights = ''  # or a checkpoint, best an -it one, as in model.weights
+  c.supervisor.architecture = 'gemma3_4b'
+  c.supervisor.tokenizer = ''
+  c.supervisor.dreams = True  # asked of every fact
+  c.supervisor.generations = True  # asked of what passed the gate
+
   # A night stops there until somebody lets it on: --mode=review, the page, or the API.
   c.review = ml_collections.ConfigDict()
   c.review.dreams = False  # before it trains on them

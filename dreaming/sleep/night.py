@@ -43,6 +43,7 @@ from dreaming.sleep import (
   prune,
   review,
   select,
+  supervise,
   train,
 )
 from dreaming.sleep.lineage import EXAM_STYLES
@@ -133,6 +134,7 @@ class _Night:
     if not self.chosen['ids']:
       return self._end('empty', 'no experience is left to dream of: talk first')
     self.dreams = self._dream()
+    self._supervise()
     if waiting := review.held(self.diary, self.number, self.config.review, review.DREAMS):
       return self._outcome('waiting', waiting.reason)
     if not self._lessons():
@@ -151,6 +153,9 @@ class _Night:
       start = index + 1
     if not verdict.passed:
       return self._end('rejected', f'the gate stayed closed: {verdict}', rows=verdict.rows)
+    supervisor = self.config.supervisor, self.cache
+    if why := supervise.generation(self.diary, self.number, exam, *supervisor):
+      return self._end('rejected', why, rows=verdict.rows)
     if waiting := review.held(self.diary, self.number, self.config.review, review.GENERATIONS):
       return self._outcome('waiting', waiting.reason, rows=verdict.rows)
     return self._promote(adapter, masks, verdict)
@@ -184,6 +189,14 @@ class _Night:
         self.diary.add_dreams(dreams)
         self._leave('dream', counts)
     return self.diary.dreams(night=self.number)
+
+  def _supervise(self) -> None:
+    def progress(done: int, total: int) -> None:
+      self.progress('supervise', done, total, {})
+
+    config = self.config.supervisor, self.cache
+    supervise.dreams(self.diary, self.number, self._told, *config, progress)
+    self.dreams = self.diary.dreams(night=self.number)
 
   def _train(self) -> Lora:
     path, left = self.work / 'trained.npz', self._left('train')

@@ -17,7 +17,10 @@ from dreaming.memory.diary import Diary
 from dreaming.types import QA, Dream, Status
 
 DREAMS, GENERATIONS = 'dreams', 'generations'
-_AFTER = {DREAMS: 'dream', GENERATIONS: 'examine'}  # point -> the step that it follows
+_AFTER = {  # point -> the steps that it may follow
+  DREAMS: ('dream', 'supervise dreams'),
+  GENERATIONS: ('examine', 'supervise generation'),
+}
 _PAGES = ('diary', 'list')  # styles that bring several facts together
 _OF_MANY = (*_PAGES, 'unknown', 'exam_unknown')
 REVIEWED = 'rejected in review'
@@ -58,7 +61,7 @@ def waiting(diary: Diary) -> Waiting | None:
   night = diary.night(number)
   config = ReviewConfig(**(night.config.get('review') or {}))
   for point in (DREAMS, GENERATIONS):
-    if night.step == _AFTER[point] and (found := held(diary, number, config, point)):
+    if night.step in _AFTER[point] and (found := held(diary, number, config, point)):
       return found
   return None
 

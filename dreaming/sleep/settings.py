@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from dreaming.sleep import backoff, corpus, dream, gate, review, select, train
+from dreaming.sleep import backoff, corpus, dream, gate, review, select, supervise, train
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,3 +20,4 @@ class NightConfig:
   prune: backoff.BackOffConfig = backoff.BackOffConfig()
   gate: gate.GateConfig = gate.GateConfig()
   review: review.ReviewConfig = review.ReviewConfig()
+  supervisor: supervise.SupervisorConfig = supervise.SupervisorConfig()
