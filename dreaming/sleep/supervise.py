@@ -2,8 +2,8 @@
 
 It is asked yes or no: of each fact with the words that it was dreamt from, and of what Green
 answers in its exam. Another checkpoint answers by its likelihoods, an OpenAI-compatible server by
-its reply. It can only take away: what it does not veto still has to pass every other judge. One that
-cannot be asked, or says neither, holds the night up; it never lets one on.
+its reply. It can only take away: what it does not veto still has to pass every other judge. One
+that cannot be asked, or says neither, holds the night up; it never lets one on.
 """
 
 from __future__ import annotations
