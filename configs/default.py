@@ -244,9 +244,9 @@ def get_config() -> ml_collections.ConfigDict:
   # The same against the generation that serves: below a rounding error nothing has changed, and a
   # night that changed nothing must not report success.
   c.gate.min_change = 1e-6
-  # For all measures of one Green. Some 90 s are usual on two cores with the 270M; what takes
-  # twenty times as long hangs, or rambles.
-  c.gate.max_seconds = 1800.0
+  # For all measures of one Green. 73 s were usual on two cores with the 270M before safety was
+  # measured, and larger models take longer as they are larger: what takes two hours hangs.
+  c.gate.max_seconds = 7200.0
   # Shares have Wilson intervals, differences Newcombe's, the nll a bootstrap over its texts.
   c.gate.confidence = 0.9  # of the intervals: 1 in 20 beyond the end that matters
   # How far beyond its limit that end may lie: further, and too little was asked to know. So few

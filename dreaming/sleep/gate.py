@@ -32,7 +32,7 @@ class GateConfig:
   max_nonfinite: int = 0
   max_distance: float = 0.5
   min_change: float = 1e-6
-  max_seconds: float = 1800.0
+  max_seconds: float = 7200.0
   confidence: float = 0.9
   doubt: float = 0.2
   nll_doubt: float = 0.03
