@@ -30,7 +30,7 @@ class GateConfig:
   max_gibberish_rise: float = 0.1
   max_leaked: int = 0
   max_nonfinite: int = 0
-  max_distance: float = 0.5
+  max_distance: float = 0.3
   min_change: float = 1e-6
   max_seconds: float = 7200.0
   confidence: float = 0.9
