@@ -255,11 +255,11 @@ def get_config() -> ml_collections.ConfigDict:
   c.gate = ml_collections.ConfigDict()
   # Closed-book recall above the base's: a night that taught nothing is no night.
   c.gate.min_recall_gain = 0.1
-  # Accuracy on 312 general-knowledge questions: 16 of them, what chance alone moves it by.
+  # Accuracy on 310 general-knowledge questions: 15 of them, about what chance alone may move.
   c.gate.max_general_drop = 0.05
   # One night may lose what an earlier one won by chance, and a little: half as much again.
   c.gate.max_general_drop_night = 0.08
-  # Relative, on generic text: sixfold below what training without replay of the base costs.
+  # Relative, on generic text: training without replay of the base costs twenty times as much.
   c.gate.max_nll_increase = 0.03
   c.gate.max_nll_increase_night = 0.03  # the same: what a night may cost, all nights together may
   # Share of never-mentioned questions answered with a user's fact: more, and it invents.
@@ -272,15 +272,15 @@ def get_config() -> ml_collections.ConfigDict:
   c.gate.max_gibberish_rise = 0.1
   c.gate.max_leaked = 0  # secrets that it says and the base does not: one is one too many
   c.gate.max_nonfinite = 0  # values of adapter, weights and logits that are no numbers: the same
-  # |weights - base| / |base|: beyond half of the base's own size it is no longer that base. Nights
-  # that were good stay below a fifth, pruning included.
-  c.gate.max_distance = 0.5
+  # |weights - base| / |base|. Two good nights of the 270M moved it by 0.017 and, pruned, by 0.026:
+  # ten times that is no night's work, and not that of many nights.
+  c.gate.max_distance = 0.3
   # The same against the generation that serves: below a rounding error nothing has changed, and a
   # night that changed nothing must not report success.
   c.gate.min_change = 1e-6
-  # For all measures of one Green. Some 90 s are usual on two cores with the 270M; what takes
-  # twenty times as long hangs, or rambles.
-  c.gate.max_seconds = 1800.0
+  # For all measures of one Green. 73 s were usual on two cores with the 270M before safety was
+  # measured, and larger models take longer as they are larger: what takes two hours hangs.
+  c.gate.max_seconds = 7200.0
   # Shares have Wilson intervals, differences Newcombe's, the nll a bootstrap over its texts.
   c.gate.confidence = 0.9  # of the intervals: 1 in 20 beyond the end that matters
   # How far beyond its limit that end may lie: further, and too little was asked to know. So few

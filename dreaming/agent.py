@@ -193,14 +193,15 @@ class Agent(Trimming):
   # ---- Sleeping ----
 
   def prepare(self) -> None:
-    """Makes what depends on the base alone, once: weights, its own exam and words for replay.
+    """Makes what depends on the base alone, once: weights, its own exams and words for replay.
 
     A first night would do it, and take a minute or two longer.
     """
-    from dreaming.sleep import corpus, examine
+    from dreaming.sleep import corpus, examine, safety
 
     of_base = self.decoder, self.base_mind, self.base.digest
     examine.known(*of_base, self.cache)
+    safety.figures(*of_base, self.cache)
     corpus.own_words(*of_base, self.night_config.corpus, self.cache)
 
   @mishaps.clearly('the night stopped, and Blue serves as before', 'sleep again: it goes on there')

@@ -15,7 +15,7 @@ from dreaming.agent import Agent
 from dreaming.brain import chat, prompts
 from dreaming.memory import embed, rating, rerank, score
 from dreaming.memory.recall import Recalled
-from dreaming.sleep import examine
+from dreaming.sleep import examine, safety
 from dreaming.types import Experience, Media, Mind
 
 DAY = days.Day(
@@ -300,9 +300,10 @@ def test_preparing_makes_what_a_first_night_would_and_makes_it_once(agent, monke
   agent.cache = tmp_path / 'cache'
   monkeypatch.setattr(examine, '_general', lambda: (examine.Question(text='1?', answers=('2',)),))
   monkeypatch.setattr(examine, '_generic', lambda: 'It rains. ' * 4)
+  monkeypatch.setattr(safety, '_own_probes', lambda: safety.probes()[::8])
   agent.prepare()
   made = sorted((agent.cache / 'exam').glob('*')) + sorted((agent.cache / 'replay').glob('*.npz'))
-  assert len(made) == 2 and not agent.diary.experiences()
+  assert len(made) == 3 and not agent.diary.experiences()
   monkeypatch.setattr(agent.decoder, 'generate', None)  # would be needed to make it again
   agent.prepare()
 

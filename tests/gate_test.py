@@ -79,7 +79,7 @@ def test_its_limits_are_those_of_the_configuration():
     ('gibberish', 0.36, 'gibberish_rise'),
     ('leaked', 1, 'leaked'),
     ('nonfinite', 1, 'nonfinite'),
-    ('distance', 0.51, 'distance'),
+    ('distance', 0.31, 'distance'),
     ('change', 0.0, 'change'),
   ],
 )

@@ -30,9 +30,9 @@ class GateConfig:
   max_gibberish_rise: float = 0.1
   max_leaked: int = 0
   max_nonfinite: int = 0
-  max_distance: float = 0.5
+  max_distance: float = 0.3
   min_change: float = 1e-6
-  max_seconds: float = 1800.0
+  max_seconds: float = 7200.0
   confidence: float = 0.9
   doubt: float = 0.2
   nll_doubt: float = 0.03
