@@ -107,7 +107,6 @@ def test_what_the_source_makes_likely_scores_higher(tokenizer):
   ('text', 'astray'),
   [
     ('Ana moved to Lyon.', False),
-    ("Kim's sister moved to Lyon.", False),
     ('Kim moved to Lyon with two cats.', True),
   ],
 )

@@ -239,7 +239,10 @@ def _unsaid(text: str, c: Claim) -> int:
 
 
 def _astray(c: Claim) -> float:
-  """The share of its words that stand behind another person than in the sources."""
+  """The share of its words that stand behind another person than in the sources.
+
+  "My sister Ana" are two persons to it: what "Kim's sister" does is astray where Ana did it.
+  """
   told = _owners(prompts.third_person(' '.join(c.sources), c.user), c)
   said = c.text if c.pair is None else _answered(c.pair)
   own = {w: who for w, who in _owners(said, c).items() if w in told}
