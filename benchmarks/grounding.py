@@ -9,7 +9,7 @@ denial, a role, or something true-sounding that nobody said. Weights and thresho
 development half (100 pairs, 25 messages) alone; the bars are on the other half. With --fit what is
 said of the development half is of weights fitted without the same message.
 Precision is the share of what is kept that is grounded, recall the share of what is grounded that
-is kept; intervals are Wilson's, of 95%. Expected: 3 minutes on two idle cores.
+is kept; intervals are Wilson's, of 95%. Expected: about a minute of CPU time, programs compiled before.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from benchmarks.reading import logistic
 
 HERE = pathlib.Path(__file__).parent
 PRECISION_BAR, RECALL_BAR = 0.90, 0.50
-AIM = 0.93  # precision on the development half from which a threshold is taken
+AIM = 0.60  # recall on the development half at which the threshold is as strict as can be
 
 
 def claims(pairs: Sequence[dict[str, Any]]) -> list[Any]:
@@ -80,13 +80,13 @@ def figures(kept: np.ndarray, right: np.ndarray) -> dict[str, Any]:
 
 
 def threshold(scores: np.ndarray, right: np.ndarray) -> float:
-  """The lowest of which, and of all above which, precision reaches AIM."""
-  best = float('inf')
-  for t in sorted(scores, reverse=True):
-    kept = scores >= t
-    if (kept & right).sum() / kept.sum() >= AIM:
-      best = float(t)
-  return best
+  """Of those that keep AIM of what is grounded, the one of the best precision."""
+
+  def precision(t: float) -> float:
+    return float((right & (scores >= t)).sum() / (scores >= t).sum())
+
+  enough = [t for t in scores.tolist() if (right & (scores >= t)).sum() >= AIM * right.sum()]
+  return max(enough, key=lambda t: (precision(t), t))
 
 
 def fit(features: Sequence[dict[str, float]], pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -95,17 +95,21 @@ def fit(features: Sequence[dict[str, float]], pairs: Sequence[dict[str, Any]]) -
 
   x = np.asarray([[f[name] for name in grounding.WEIGHTS] for f in features])
   y = np.asarray([p['grounded'] for p in pairs])
+  passing = np.asarray([not f['missing'] and not f['denial'] for f in features])
   sources = np.asarray([p['source'] for p in pairs])
 
   def weights(train: np.ndarray) -> np.ndarray:
+    train = train & passing  # the rules have spoken of the others
     return logistic(x[train], y[train].astype(float), np.ones(int(train.sum())))
 
-  left_out = np.zeros(len(y))
+  left_out = np.full(len(y), -99.0)
   for source in dict.fromkeys(sources.tolist()):
-    left_out[sources == source] = x[sources == source] @ weights(sources != source)
+    own = (sources == source) & passing
+    left_out[own] = x[own] @ weights(sources != source)
   at = threshold(left_out, y)
-  named = zip(grounding.WEIGHTS, np.round(weights(np.ones(len(y), bool)), 2).tolist(), strict=True)
-  return {'weights': dict(named), 'threshold': round(at, 2), **figures(left_out >= at, y)}
+  found = np.round(weights(np.ones(len(y), bool)), 2).tolist()
+  named = dict(zip(grounding.WEIGHTS, found, strict=True))
+  return {'weights': named, 'threshold': round(at, 2), **figures(left_out >= at, y)}
 
 
 def show(name: str, found: dict[str, Any]) -> None:

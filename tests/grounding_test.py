@@ -75,7 +75,7 @@ def test_a_question_is_looked_at_with_its_answer():
 
 def test_a_denial_has_to_come_from_somewhere():
   assert grounding._denies(claim('Ana did not move.'))
-  assert grounding._denies(claim('Ana swims.', source="Ana can't swim."))
+  assert grounding._denies(claim('Ana never swims.'))
   assert not grounding._denies(claim('Ana cannot', source='x')) and not grounding._denies(
     claim('Ana never swims.', source="Ana doesn't swim.")
   )
@@ -92,16 +92,38 @@ def test_names_are_exchanged_for_others_of_their_kind():
 
 def test_what_the_source_makes_likely_scores_higher(tokenizer):
   reader = Reader(tokenizer)
-  told, added, swapped = grounding.features(
+  told, added, asked = grounding.features(
     reader, None,
     [claim('Ana moved to Lyon.'), claim('Ana moved to Lyon because of heartache.'),
-     claim(pair=QA(question='Who moved?', answer='Ana'))],
+     claim(pair=QA(question='Who lives elsewhere?', answer='Ana'))],
   )  # fmt: skip
-  assert told['gain'] > added['gain'] and told['worst'] > 0 >= added['worst']
-  assert told['new'] == 0 < added['new'] and added['low'] == -3
-  assert swapped['pair'] == 1 and swapped['answer'] > 0 and told['answer'] == 0
-  assert told.keys() == grounding.WEIGHTS.keys()
+  assert told['gain'] > added['gain'] and told['score'] > added['score']
+  assert told['new'] == 0 < added['new'] and asked['new'] == 0  # a question may ask in new words
+  assert told.keys() == {*grounding.WEIGHTS, 'missing', 'denial'}
   assert any('Hello' in prompt for prompt, _ in reader.rows)
+
+
+@pytest.mark.parametrize(
+  ('text', 'astray'),
+  [
+    ('Ana moved to Lyon.', False),
+    ('Kim moved to Lyon with two cats.', True),
+  ],
+)
+def test_who_did_it_is_told_by_who_stands_before_it(text, astray):
+  assert (grounding._astray(claim(text, source=SOURCE)) > 0.5) == astray
+
+
+def test_who_is_answered_in_the_place_of_who():
+  right, wrong = (claim(pair=QA(question='Who moved to Lyon?', answer=a)) for a in ('Ana', 'Kim'))
+  assert grounding._astray(right) == 0 < grounding._astray(wrong)
+
+
+def test_rules_forbid_whatever_the_likelihoods_say():
+  good = {**dict.fromkeys(grounding.WEIGHTS, 1.0), 'new': 0.0, 'astray': 0.0}
+  assert grounding.odds({**good, 'missing': 0.0, 'denial': 0.0}) > 0
+  for rule in ('missing', 'denial'):
+    assert grounding.odds({**good, 'missing': 0.0, 'denial': 0.0, rule: 1.0}) == -np.inf
 
 
 def test_probabilities_follow_the_odds(tokenizer):
@@ -109,7 +131,7 @@ def test_probabilities_follow_the_odds(tokenizer):
   good, bad = grounding.probabilities(
     reader, None, [claim('Ana moved to Lyon.'), claim('Leo never moved to Paris with nine dogs.')]
   )
-  assert 0 < bad < good < 1
+  assert 0 == bad < good < 1
 
 
 def test_words_are_found_in_tokens(tokenizer):

@@ -26,7 +26,7 @@ def write(monkeypatch, text, names, clause='', grounded=0.0):
   limits = []
 
   def judge(decoder, base, claims):
-    return [0.6 if 'welder' in c.said else 0.1 for c in claims]
+    return [0.7 if 'welder' in c.said else 0.1 for c in claims]
 
   real = grounding.sifted
   monkeypatch.setattr(grounding, 'probabilities', judge)
@@ -69,7 +69,7 @@ def test_a_stricter_filter_holds_for_what_is_written_too(monkeypatch):
   _, out, limits = write(monkeypatch, ' Bea is a welder.', ('letter',), grounded=0.8)
   assert limits == [0.8] and out[0].status == Status.REJECTED
   _, out, limits = write(monkeypatch, ' Bea is a welder.', ('letter',), grounded=0.1)
-  assert limits == [0.5] and out[0].status == Status.KEPT
+  assert limits == [0.62] and out[0].status == Status.KEPT
 
 
 def test_a_question_goes_through_a_person():

@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 import uuid
 import zipfile
@@ -113,11 +112,12 @@ class Teacher:
     parts += [[c, e.ids.tolist(), e.after > 0] for c, e in zip(contexts, encoded, strict=True)]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
     path = self._keep / f'teacher-{key}.npz' if self._keep else None
-    try:
-      with np.load(path or os.devnull, allow_pickle=False) as kept:
-        return kept['probs'], kept['ids']
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-      pass
+    if path is not None and path.exists():
+      try:
+        with path.open('rb') as file, np.load(file, allow_pickle=False) as kept:
+          return kept['probs'], kept['ids']
+      except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass  # damaged: made anew
     hidden = self._think([_after(e) for e in encoded], contexts)
     found = Replay(list(encoded), hidden).taught(self._mind, self._shortlist, self._top_k)
     probs = np.concatenate([e.target_probs for e in found])

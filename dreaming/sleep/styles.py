@@ -32,7 +32,7 @@ OPENINGS: Mapping[str, str] = {
 STYLES = (*OPENINGS, 'multihop')
 
 _TOKENS = 64
-_LEAST = 0.5  # probability that a sentence is grounded, where `dream.grounded` asks for less
+_LEAST = 0.62  # grounding.THRESHOLD, where `dream.grounded` asks for less
 _LISTED = '0123456789.-) '
 
 
