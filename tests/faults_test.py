@@ -21,8 +21,8 @@ import pytest
 from benchmarks import faults, faulty, toys
 from dreaming import mishaps, terminal
 from dreaming.brain import prompts
-from dreaming.identity import bluegreen
-from dreaming.sleep import metrics, replay
+from dreaming.identity import bluegreen, generations
+from dreaming.sleep import artifacts, metrics, replay
 
 ROOT = pathlib.Path(__file__).parents[1]
 needs_layer = pytest.mark.skipif(bool(faulty.missing()), reason=faulty.missing() or 'it is there')
@@ -250,6 +250,29 @@ def test_an_empty_file_in_the_cache_is_made_anew(monkeypatch, tmp_path):
     made = make()
     np.testing.assert_array_equal(made.hidden, hidden)
   assert len(said) == 4 and prompts.ANSWER_PREFIX
+
+
+def test_what_cannot_be_read_back_stops_the_night_in_one_line(tmp_path, monkeypatch):
+  path = tmp_path / 'trained.npz'
+  digest = artifacts.write(path, {'a': np.ones(3)})
+  assert artifacts.written(path, digest)['a'].tolist() == [1, 1, 1]
+  with pytest.raises(OSError, match='trained.npz is not as it was written'):
+    artifacts.written(path, 'another')
+
+
+def test_a_generation_that_cannot_be_read_is_not_called_half_written(tmp_path, monkeypatch):
+  fields = {
+    'parent': None, 'night': 1, 'created': 1.0, 'base': 'b', 'sources': [1], 'seed': 0, 'lora': {},
+    'scores': {}, 'config': {},
+  }  # fmt: skip
+  generations.save(tmp_path, 1, adapter={'a': np.ones(2)}, manifest_fields=fields)
+
+  def broken(self):
+    raise OSError(errno.EIO, 'Input/output error')  # of an open file: it names none
+
+  monkeypatch.setattr(pathlib.Path, 'read_bytes', broken)
+  with pytest.raises(OSError, match='generation 1 .* cannot be read .*: check that disk'):
+    generations.load(tmp_path, 1)
 
 
 def test_whoever_speaks_after_a_failed_look_asks_the_diary_again():
