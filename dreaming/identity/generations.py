@@ -174,7 +174,7 @@ def _open(root: pathlib.Path, number: int) -> Generation:
     raise _damaged(path, f'half written, {pathlib.Path(e.filename).name} is missing') from e
   except OSError as e:  # not its own fault: it may be whole
     raise OSError(
-      f'generation {number} in {root} cannot be read ({e.strerror}): check that disk, then try again'
+      f'generation {number} in {root} cannot be read ({e.strerror}): check that disk'
     ) from e
   if checksum != _checksum(text):
     raise _damaged(path, f'{MANIFEST} and {CHECKSUM} do not agree')
