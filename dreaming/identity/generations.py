@@ -175,8 +175,12 @@ def _open(root: pathlib.Path, number: int) -> Generation:
   try:
     text = (path / MANIFEST).read_bytes()
     checksum = (path / CHECKSUM).read_bytes()
-  except OSError as e:
+  except FileNotFoundError as e:
     raise _damaged(path, f'half written, {pathlib.Path(e.filename).name} is missing') from e
+  except OSError as e:  # not its own fault: it may be whole
+    raise OSError(
+      f'generation {number} in {root} cannot be read ({e.strerror}): check that disk'
+    ) from e
   if checksum != _checksum(text):
     raise _damaged(path, f'{MANIFEST} and {CHECKSUM} do not agree')
   try:

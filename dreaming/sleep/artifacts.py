@@ -43,6 +43,13 @@ def digest(tree: Any) -> str:
   return total.hexdigest()
 
 
+def written(path: pathlib.Path, digest: str) -> dict[str, Any]:
+  """What was written a moment ago, as `read` will find it. Raises OSError when it is not there."""
+  if (found := read(path, digest)) is None:
+    raise OSError(f'{path} is not as it was written: check that disk, then sleep again')
+  return found
+
+
 def read(path: pathlib.Path, digest: str) -> dict[str, Any] | None:
   """NumPy arrays as they were written; None where the file is missing or another one."""
   try:

@@ -215,7 +215,7 @@ class _Night:
       digest = artifacts.write(path, trained.adapter)
       done = {'steps': trained.steps_done, 'stopped': trained.stopped, 'digest': digest}
       self._leave('train', done)
-      found = artifacts.read(path, digest)
+      found = artifacts.written(path, digest)
     return found
 
   def _prune(self, trained: Lora, start: int) -> tuple[int, Lora]:
@@ -239,7 +239,7 @@ class _Night:
     index, digest = pruned.index, artifacts.write(path, pruned.adapter)
     attempts = backoff.describe(pruned.attempts)
     self._leave('prune', {'index': index, 'digest': digest, 'attempts': attempts})
-    return index, artifacts.read(path, digest)
+    return index, artifacts.written(path, digest)
 
   def _recover(self, adapter: Lora, mask: prune.Mask, amount: float) -> Lora:
     night_corpus = self._material
