@@ -183,7 +183,7 @@ def test_markup_of_users_and_models_is_text(page, live):
       page.goto('about:blank')
       page.goto(path)
       expect(page.get_by_role('main')).to_have_attribute('aria-busy', 'false')
-      assert page.get_by_text(EVIL).count() == count, path
+      expect(page.get_by_text(EVIL)).to_have_count(count)
       assert page.locator('main img, main b:has-text("bold"), main i:has-text("Eve")').count() == 0
       assert page.title() != 'owned'
   finally:
