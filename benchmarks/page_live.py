@@ -232,7 +232,7 @@ def main() -> int:
   def tell(**event) -> None:
     print(json.dumps(event), flush=True)
 
-  pause = float(os.environ.get('PAGE_PAUSE', '0.1'))
+  pause = float(os.environ.get('PAGE_PAUSE', '0.5'))
   with IdentityLock(home, shared=told['lock']), Diary(home / 'diary.sqlite') as diary:
     tell(**sleep(home, diary, tell, pause=pause))
   return 0

