@@ -184,6 +184,7 @@ class Agent(Trimming):
       self.base_mind,
       model=f'{self._model.architecture}-{self.base.digest[:8]}',
       emotional=self._weights.emotion > 0,
+      contacts=self.config.select.strike_contacts,
       progress=progress,
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from dreaming.memory import emotion, feedback, score
+from dreaming.memory import emotion, feedback, private, score
 from dreaming.memory.diary import Diary
 from dreaming.memory.index import Index
 from dreaming.types import Experience, Mind, Scores, Trust
@@ -44,6 +44,7 @@ def rate(
   *,
   model: str,
   emotional: bool = False,
+  contacts: bool = False,
   progress: Callable[[int, int], None] | None = None,
 ) -> int:
   """Scores what is pending, eight at a time, and returns how many they were.
@@ -56,6 +57,7 @@ def rate(
     mind: the base, throughout a life.
     model: as for `rater_name`.
     emotional: whether emotion is rated, too; it takes as long again.
+    contacts: whether addresses and telephone numbers are struck out, as secrets always are.
     progress: told (done, total) after each batch.
 
   Raises:
@@ -67,13 +69,15 @@ def rate(
     return 0
   scale = score.scale(decoder, mind)
   felt = emotion.scale(decoder, mind) if emotional else None
+  secrets = private.Secrets.of(diary.experiences(archived=None), contacts)
   by_hand = {e.id for e in lived if e.scores and e.scores.feedback}
   unknown = {e.id for e in todo if not (e.scores and e.scores.novelty)}
   earlier = _without(index, unknown)
   for start in range(0, len(todo), AT_ONCE):
     some = todo[start : start + AT_ONCE]
-    rated = score.importance(decoder, mind, some, on=scale)
-    texts = [e.content for e in some]
+    read = [secrets.without(e) for e in some]
+    rated = score.importance(decoder, mind, read, on=scale)
+    texts = [e.content for e in read]
     moved = emotion.rate(decoder, mind, texts, on=felt) if emotional else [0.0] * len(some)
     with diary.transaction():
       for e, new, strength in zip(some, rated, moved, strict=True):

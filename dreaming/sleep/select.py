@@ -100,8 +100,8 @@ def select(
 
 def chosen(diary: Diary, ids: Sequence[int], config: SelectConfig) -> list[types.Experience]:
   """What was selected, as the night reads it: without passwords, keys and card numbers."""
-  found = diary.experiences(ids=ids)
-  return [private.without_secrets(e, contacts=config.strike_contacts) for e in found]
+  secrets = private.Secrets.of(diary.experiences(archived=None), config.strike_contacts)
+  return [secrets.without(e) for e in diary.experiences(ids=ids)]
 
 
 class _Candidate(NamedTuple):
