@@ -6,6 +6,7 @@
   examine  ask the days' questions in four arms; status: who serves, what the diary holds
   import   --files=A,B [--format=F]; export --to=A.jsonl or DIR; approve [--session=S | --ids=1,2]
   trim     list, or [--do=archive | --do=restore [--ids=1,2]]; rescue: what a damaged diary holds
+  forget   --ids=1,2 | --person=NAME: list, or [--do=diary | --do=replay]: from the weights, too
 configs/default.py has all fields. Exits with 0, 1 nothing learnt, 2 a mistake, 130 interrupted."""
 
 import pathlib
@@ -17,9 +18,10 @@ from ml_collections import config_flags
 
 _DEFAULT = str(pathlib.Path(__file__).parents[1] / 'configs' / 'gemma3_270m.py')
 _CONFIG = config_flags.DEFINE_config_file('config', _DEFAULT, lock_config=True)
-_MODES = 'live life chat serve sleep examine status prepare import export approve trim rescue'
-_MODE = flags.DEFINE_enum('mode', 'live', _MODES.split(), '')
-_CARRY = {n: flags.DEFINE_string(n, None, '') for n in 'files format to session ids do'.split()}
+_ALL = 'live life chat serve sleep examine status prepare import export approve trim forget rescue'
+_MODE = flags.DEFINE_enum('mode', 'live', _ALL.split(), '')
+_WHICH = 'files format to session ids do person'.split()
+_CARRY = {n: flags.DEFINE_string(n, None, '') for n in _WHICH}
 
 
 def main(_: list[str]) -> None:

@@ -36,8 +36,10 @@ _SAID = re.compile(
   re.IGNORECASE,
 )
 _NAMED = re.compile(  # right after its kind: "the password Tulip-77", "PIN 4921"
-  r'\b(?:pass(?:word|code|phrase)|pwd|pin(?: ?code| ?number)?|cvv|cvc|(?:door|gate|alarm|safe) code)'
-  r'\s+(?P<secret>(?=[^\s,;]*\d)[^\s,;]{3,80})|\bopen(?:s|ed)? with (?P<opens>\d[\d #*-]{2,20}\d)',
+  r'\b(?:pass(?:word|code|phrase)|pwd|pin(?: ?code| ?number)?|cvv|cvc|(?:door|gate|alarm|safe)'
+  r' ?code)'
+  r'\s+(?P<secret>(?=[^\s,;]*\d)[^\s,;]{3,80})'
+  r'|\bopen(?:s|ed)? with (?P<opens>\d[\d #*-]{2,20}\d)',
   re.IGNORECASE,
 )
 _ANSWER = re.compile(  # right after somebody spoke of one

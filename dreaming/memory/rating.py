@@ -30,9 +30,11 @@ def rater_name(model: str, *, emotional: bool = False) -> str:
   return score.rater_name(model) + (f'/{emotion.rater_name()}' if emotional else '')
 
 
-def pending(experiences: Sequence[Experience], name: str) -> list[Experience]:
+def pending(
+  experiences: Sequence[Experience], name: str, least: Trust = Trust.USER
+) -> list[Experience]:
   """Those that the rater of this name has not scored, of what nights may dream of."""
-  trusted = (e for e in experiences if e.trust >= Trust.USER)
+  trusted = (e for e in experiences if e.trust >= least)
   return [e for e in trusted if e.scores is None or e.scores.rater != name]
 
 
@@ -45,6 +47,7 @@ def rate(
   model: str,
   emotional: bool = False,
   contacts: bool = False,
+  least: Trust = Trust.USER,
   progress: Callable[[int, int], None] | None = None,
 ) -> int:
   """Scores what is pending, eight at a time, and returns how many they were.
@@ -58,6 +61,7 @@ def rate(
     model: as for `rater_name`.
     emotional: whether emotion is rated, too; it takes as long again.
     contacts: whether addresses and telephone numbers are struck out, as secrets always are.
+    least: trust that nights dream of.
     progress: told (done, total) after each batch.
 
   Raises:
@@ -65,7 +69,7 @@ def rate(
   """
   lived = diary.experiences()
   name = rater_name(model, emotional=emotional)
-  if not (todo := pending(lived, name)):
+  if not (todo := pending(lived, name, least)):
     return 0
   scale = score.scale(decoder, mind)
   felt = emotion.scale(decoder, mind) if emotional else None

@@ -131,7 +131,8 @@ class Own:
   async def forget(self, call: Call) -> Response:
     count = await self._talk.with_mind(self._agent.forget, call.body['ids'])
     self._talk.forget_whys()
-    return JSONResponse({'forgotten': count})
+    receipt = self._agent.receipt
+    return JSONResponse({'forgotten': count, 'receipt': receipt and receipt.plain()})
 
   async def why(self, call: Call) -> Response:
     id = call.request.path_params['id']

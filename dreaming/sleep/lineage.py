@@ -13,7 +13,7 @@ from dreaming.memory import private
 from dreaming.memory.diary import Diary
 from dreaming.sleep import examine
 from dreaming.sleep.train import TrainConfig
-from dreaming.types import Dream, Lora, Status
+from dreaming.types import Dream, Lora, Status, Trust
 
 EXAM_STYLES = ('exam', 'exam_unknown')
 """Dreams that a night is examined with: they never train, in no night."""
@@ -34,9 +34,9 @@ def nights(diary: Diary) -> list[int]:
 def rehearsal(diary: Diary, newer: Sequence[Dream] = ()) -> list[Dream]:
   """What those nights dreamt that was told: rehearsed, or the new dreams would displace it.
 
-  Not what had not been told then: it may have been since. Nor what holds a secret, as far as is known
-  by now. Nor what a later night, or tonight,
-  answers otherwise: the newer experience wins, and the older one stays in the diary.
+  Not what had not been told then: it may have been since. Nor what holds a secret, by all that is
+  known of them by now. Nor what a later night, or tonight, answers otherwise: the newer experience
+  wins, and the older one stays in the diary.
 
   Args:
     newer: tonight's dreams.
@@ -49,6 +49,12 @@ def rehearsal(diary: Diary, newer: Sequence[Dream] = ()) -> list[Dream]:
     kept += fit[::-1]
     answers = _answers(dreams) | answers
   return kept[::-1]
+
+
+def lessons(dreams: Sequence[Dream], least: Trust) -> list[Dream]:
+  """Those of a night that train: kept, of sources that are trusted that far, and not the exam's."""
+  kept = (d for d in dreams if d.status == Status.KEPT and d.style not in EXAM_STYLES)
+  return [d for d in kept if d.trust >= least]
 
 
 def told(diary: Diary, night: int) -> list[Dream]:

@@ -41,7 +41,6 @@ from dreaming.sleep import (
   select,
   train,
 )
-from dreaming.sleep.lineage import EXAM_STYLES
 from dreaming.sleep.outcome import Outcome, finite, plain
 from dreaming.types import Dream, Lora, Mind, Status
 
@@ -170,7 +169,8 @@ class _Night:
       found = select.select(self.diary, vectors, self.config.select, now, self.embedder)
       ids = [e.id for e in found]
     self.log.write('select', 0, {'chosen': len(ids)})
-    return self._leave('select', {'ids': ids, 'now': now, 'parent': self.diary.active()})
+    seen = {'now': now, 'last': max(self.diary.ids(archived=None), default=0)}  # what it could see
+    return self._leave('select', {'ids': ids, **seen, 'parent': self.diary.active()})
 
   def _dream(self) -> list[Dream]:
     if self._left('dream') is None:
@@ -202,10 +202,10 @@ class _Night:
       lessons = self._material
       self.decoder.forget(self.base_mind)  # what it laid out to speak is room to train in
       with self._timed('train'):
-        on_step = self._on_step('train', self.config.train.steps)
         trained = train.train(
           self.ground.params, self.base.arch, lessons, config=self.config.train, seed=self.seed,
-          adapter=parent, on_step=on_step, checkpoint=self.work / 'train',
+          adapter=parent, checkpoint=self.work / 'train',
+          on_step=self._on_step('train', self.config.train.steps),
         )  # fmt: skip
       digest = artifacts.write(path, trained.adapter)
       done = {'steps': trained.steps_done, 'stopped': trained.stopped, 'digest': digest}
@@ -270,7 +270,7 @@ class _Night:
     self.log.write('examine', index, report.measures)
     self.progress('examine', 1, 1, report.measures)
     questions = {'recall': recall, 'never_mentioned': unknown, 'earlier': earlier}
-    payload = {
+    return self._leave('examine', {
       'index': index,
       'measures': finite(report.measures),
       'base': finite(base_measures),
@@ -280,8 +280,7 @@ class _Night:
         for name, asked in questions.items()
         if asked
       },
-    }
-    return self._leave('examine', payload)
+    })  # fmt: skip
 
   def _promote(self, adapter: Lora, masks: generations.Masks, verdict: examine.Verdict) -> Outcome:
     exam = self._left('examine')
@@ -336,11 +335,12 @@ class _Night:
 
   def _lessons(self) -> list[Dream]:
     """The dreams that train."""
-    return [d for d in self.dreams if d.status == Status.KEPT and d.style not in EXAM_STYLES]
+    return lineage.lessons(self.dreams, self.config.select.least)
 
   @functools.cached_property
   def _material(self) -> corpus.Corpus:
     """Made when it is first needed: a night that resumes after training may do without."""
+    least = self.config.select.least
     with self._timed('corpus'):
       made = corpus.build(
         self.decoder,
@@ -348,7 +348,7 @@ class _Night:
         self.base.digest,
         self._lessons(),
         select.chosen(self.diary, self.chosen['ids'], self.config.select),
-        ledger.rehearsal(self.diary, self.dreams, self.config.corpus.weak_repeats),
+        ledger.rehearsal(self.diary, self.dreams, self.config.corpus.weak_repeats, least),
         user=self.config.user,
         config=self.config.corpus,
         steps=self.config.train.steps,
@@ -360,7 +360,7 @@ class _Night:
       shutil.rmtree(self.work / 'train', ignore_errors=True)
       size = {'batches': len(made.batches)}
       self.log.write('corpus', 0, size)
-      self._leave('corpus', {'digest': digest, **size})
+      self._leave('corpus', {'digest': digest, **size, 'lineage': made.lineage()})
     return made
 
   @functools.cached_property

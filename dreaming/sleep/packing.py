@@ -26,6 +26,7 @@ class Example:
   kind: str = 'dream'  # 'dream', 'raw', 'rehearsal', 'replay'
   sources: tuple[int, ...] = ()
   asks: bool = False  # a question with its answer: it may stand after the few-shot examples
+  dream: int = 0  # id of the dream that it is of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Encoded:
   target_probs: np.ndarray  # Float['losses K']
   replay: bool
   after: int = 0  # tokens of the few-shot prefix that it stands behind
+  origin: tuple[str, int] = ('', 0)  # kind of the example, and the dream or experience it is of
 
   def taught(self, probs: np.ndarray, ids: np.ndarray) -> Encoded:
     """With a teacher's distribution as the target, [losses, K] each."""
@@ -63,7 +65,9 @@ def encode(
   target_ids[:, 0] = ids[1:][loss[:-1]]
   probs = np.zeros(target_ids.shape, np.float32)
   probs[:, 0] = 1.0
-  return Encoded(ids, loss, target_ids, probs, example.kind == 'replay', after)
+  of = example.sources[0] if example.kind == 'raw' and example.sources else example.dream
+  replays = example.kind == 'replay'
+  return Encoded(ids, loss, target_ids, probs, replays, after, (example.kind, of))
 
 
 def pack(rows: int, length: int, stream: Iterator[Encoded]) -> list[list[Encoded]]:
