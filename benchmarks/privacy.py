@@ -13,6 +13,7 @@ With --quick the tiny config sleeps two nights, and every text is looked at: wha
 dreamer and exam, the decoded tokens of every batch that trains, the dreams and their questions.
 That is where a secret would have to pass. The wordings and the detector are by the same hand; what
 it misses, a night learns.
+"""
 
 from __future__ import annotations
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # a second of imports that only a night needs
   from dreaming.sleep import night
 
 _FOUND = 0.1  # cosine from which a search finds; what a question is about is judged otherwise
+_LOOKED_AT = 1_000  # latest texts of others, that `status` says the flags of
 _TURNS = 2  # of this conversation that a prompt repeats
 
 
@@ -315,8 +316,9 @@ class Agent(Forgetting):
   def status(self) -> State:
     """Who serves and what there is. Needs no weights."""
     diary = self.diary
-    waiting = diary.experiences(ids=diary.unapproved())
-    flags = [(e.id, addressed.flagged(e, self.life.agent)) for e in waiting]
+    waiting = diary.unapproved()
+    latest = diary.experiences(ids=waiting[-_LOOKED_AT:])
+    flags = [(e.id, addressed.flagged(e, self.life.agent)) for e in latest]
     return State(
       workdir=self.workdir,
       active=diary.active(),

@@ -19,7 +19,7 @@ from dreaming.trimming import Trimming
 from dreaming.types import Experience
 
 if TYPE_CHECKING:  # a second of imports that talking does not need
-  from dreaming.identity.relive import Sleeper
+  from dreaming.identity.relive import Plan, Sleeper
 
 _HISTORY = 'history'  # of the terminal, in the identity's directory
 
@@ -128,22 +128,30 @@ class Forgetting(Trimming):
       receipt = self._forget(plan.ids)
       plan = dataclasses.replace(plan, receipt=dataclasses.asdict(receipt))
       relive.keep(self.workdir, plan)
+    again = [n for n in plan.nights if n.number >= plan.first]
+    gone = self._relive(plan, progress) if again else ()
+    left = forget_lib.learned(self.diary, plan.ids)
+    done = {**plan.receipt['removed'], 'generations': len(gone)}
+    fields = plan.receipt | {'removed': done, 'generations': left, 'time': time.time()}
+    fields |= {n: tuple(fields[n]) for n in ('ids', 'files')}
+    replayed = tuple(n.number for n in again if n.lived)
+    self.receipt = Receipt(**fields | {'replayed': replayed})
+    forget_lib.write(self.workdir, self.receipt)
+    relive.finish(self.workdir)
+    return self.receipt
+
+  def _relive(self, plan: Plan, progress: Callable[[int, int], None] | None) -> tuple[int, ...]:
+    from dreaming.identity import relive
+
     twin = relive.relive(self.workdir, self.diary, plan, self._sleeper(), progress)
     try:
       gone = relive.adopt(self.workdir, self.diary, twin, plan)
     finally:
       twin.close()
-    self.__dict__.pop('identity', None)  # it is read anew: another generation serves
+    if (identity := self.__dict__.pop('identity', None)) is not None and identity.blue.generation:
+      self.decoder.forget(identity.blue)
     self.renew_indexes()
-    left = forget_lib.learned(self.diary, plan.ids)
-    done = {**plan.receipt['removed'], 'generations': len(gone)}
-    fields = plan.receipt | {'removed': done, 'generations': left, 'time': time.time()}
-    fields |= {n: tuple(fields[n]) for n in ('ids', 'files')}
-    replayed = tuple(n.number for n in plan.nights if n.lived and n.number >= plan.first)
-    self.receipt = Receipt(**fields | {'replayed': replayed})
-    forget_lib.write(self.workdir, self.receipt)
-    relive.finish(self.workdir)
-    return self.receipt
+    return gone
 
   def _sleeper(self) -> Sleeper:
     from dreaming.identity import relive

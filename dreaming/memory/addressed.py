@@ -35,7 +35,8 @@ _HARD = (
   r'<start_of_turn>|<end_of_turn>|\[/?INST\]|<\|[a-z_]+\|>|<<SYS>>',
   r'(?:^|\n)\W{0,4}(?:system|developer|assistant|instructions?)'
   r'(?: ?(?:prompt|note|message|override))?\s*:',
-  rf'\b(?:note|message|instructions?|reminder|attention|memo)\b,? (?:to|for) (?:the |any |all )?{_READER}\b',
+  r'\b(?:note|message|instructions?|reminder|attention|memo)\b,? (?:to|for) (?:the |any |all )?'
+  rf'{_READER}\b',
   r'\byour (?:new|real|secret|true|hidden) (?:instructions?|task|role|goal|rule|owner|purpose)\b',
 )
 _SOFT = (

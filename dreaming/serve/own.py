@@ -125,7 +125,7 @@ class Own:
     return JSONResponse(_experience(made))
 
   async def approve(self, call: Call) -> Response:
-    count = await asyncio.to_thread(self._agent.approve, call.body['ids'])
+    count = await asyncio.to_thread(self._agent.approve, call.body['ids'], call.client.name)
     return JSONResponse({'approved': count})
 
   async def forget(self, call: Call) -> Response:

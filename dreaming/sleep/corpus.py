@@ -91,8 +91,10 @@ class Corpus:
   held_out: Batch  # dreams that are not trained on
   raw: Batch  # the experiences word for word: what must not be learned by heart
   shortlist: np.ndarray  # Int['W'], sorted token ids that target ids index
-  origins: np.ndarray  # Int['O 2'], an index into KINDS, and the dream's or experience's id or 0
-  where: np.ndarray  # Int['steps B L'], the origin of every token; -1 where there is none
+  # Int['O 2'], an index into KINDS, and the dream's or experience's id or 0.
+  origins: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 2), np.int32))
+  # Int['steps B L'], the origin of every token; -1 where there is none.
+  where: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0, 0), np.int32))
 
   def lineage(self) -> list[list[Any]]:
     """[kind, id, tokens, tokens that are learned] of all that the batches hold, plain values."""
