@@ -116,6 +116,8 @@ def test_an_answer_is_a_secret_when_the_message_before_speaks_of_one():
   asked = lived(1, 'I never remember the wifi password.', 'What is it?')
   secrets = private.Secrets.of([asked, lived(2, "It's heron-22.")])
   assert secrets.strike("It's heron-22.") == "It's ***."
+  late = private.Secrets.of([asked, lived(2, "It's 7pm.")])
+  assert late.strike('See you at 7pm.') == 'See you at 7pm.'
   plain = private.Secrets.of([lived(1, 'I have a new bike.'), lived(2, "It's a B-22.")])
   assert plain.strike("It's a B-22.") == "It's a B-22."
 

@@ -42,8 +42,9 @@ _NAMED = re.compile(  # right after its kind: "the password Tulip-77", "PIN 4921
   r'|\bopen(?:s|ed)? with (?P<opens>\d[\d #*-]{2,20}\d)',
   re.IGNORECASE,
 )
-_ANSWER = re.compile(  # right after somebody spoke of one
-  r"^\W*(?:(?:it|that)(?:'s| is| was)|its key is|here you are:?|namely)?\s*"
+_ANSWER = re.compile(  # right after somebody spoke of one; no time of the day is
+  r"^\W*(?:(?:it|that)(?:'s| is| was)|here you are:?|namely)?\s*"
+  r'(?!\d{1,2}(?::\d\d)?(?:am|pm)?(?:[\s,;.!?]|$))'
   r'(?P<secret>"[^"\n]{2,80}"|(?=[^\s,;]*\d)[^\s,;]{3,80})[.!]?\s*$',
   re.IGNORECASE,
 )
@@ -59,6 +60,7 @@ _DIGITS = re.compile(r'(?<![\d.])\d(?:[ -]?\d){12,18}(?![\d.])')
 _IBAN = re.compile(r'\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b')
 _MAIL = re.compile(r'[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,4}')
 _PHONE = re.compile(r'(?<![\w.])(?:\+|00|0)\d(?:[ ()/-]?\d){6,14}(?!\w)')
+_TELLING = 4  # characters from which a value tells by itself what it is
 _BITS = 3.3  # of a random token's characters, each; words run together have less
 
 
@@ -103,7 +105,7 @@ class Secrets:
     secrets.clean(dream)  # whether it may train
 
   Args:
-    known: values, bare. Plain words among them are struck only where they were told.
+    known: values, bare; `of` leaves plain words and short numbers to where they were told.
     contacts: addresses and telephone numbers go, too.
   """
 
@@ -118,7 +120,7 @@ class Secrets:
     for e in sorted(experiences, key=lambda e: (e.time, e.id)):
       texts = _texts(e)
       found = {bare for text in texts for bare in _bare(text)}
-      known |= {bare for bare in found if not bare.isalpha()}
+      known |= {bare for bare in found if not bare.isalpha() and len(bare) >= _TELLING}
       if not found and spoken.get(e.speaker) and (m := _ANSWER.match(e.content)):
         known.add(_plain(m['secret']))
       asks = any(_KIND.search(text) for text in texts)
