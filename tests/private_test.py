@@ -31,6 +31,7 @@ KEY = 'sk_' + 'live_4eC39HqLyjWDarjtT1zdp7dc'  # joined, or scanners would take 
     ('ghp_16C7e42F292c6912E7710c838347Ae178B4a, ok', ['ghp_16C7e42F292c6912E7710c838347Ae178B4a']),
     ('My card is 4111 1111 1111 1111, valid to 2027.', ['4111 1111 1111 1111']),
     ('5500-0055-5555-5559', ['5500-0055-5555-5559']),
+    ('My card is 4111 1111 1111 1111.', ['4111 1111 1111 1111']),
     ('Send it to DE89 3704 0044 0532 0130 00.', ['DE89 3704 0044 0532 0130 00']),
     (
       '-----BEGIN RSA PRIVATE KEY-----\nMIIB\n-----END RSA PRIVATE KEY----- there',

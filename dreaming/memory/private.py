@@ -56,7 +56,7 @@ _BLOCK = re.compile(
 )
 _TOKEN = re.compile(r'[A-Za-z0-9_\-./+=]{16,4096}')
 _MAKERS = re.compile(r'(?:sk|pk|rk|ghp|gho|glpat|hf|xox[abprs]|npm|pypi|AKIA|AIza)[-_A-Z0-9]')
-_DIGITS = re.compile(r'(?<![\d.])\d(?:[ -]?\d){12,18}(?![\d.])')
+_DIGITS = re.compile(r'(?<![\d.])\d(?:[ -]?\d){12,18}(?!\d|\.\d)')
 _IBAN = re.compile(r'\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b')
 _MAIL = re.compile(r'[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,4}')
 _PHONE = re.compile(r'(?<![\w.])(?:\+|00|0)\d(?:[ ()/-]?\d){6,14}(?!\w)')
