@@ -140,6 +140,10 @@ def get_config() -> ml_collections.ConfigDict:
   c.select.top_k = 24
   c.select.fraction = 0.0  # of those above the threshold, at most top_k; 0: top_k of them
   c.select.diversity = 0.3  # 0 takes the most profound, 1 the most different ones
+  # Least trust that trains: 'user', or 'approved', 'third_party', 'imported'. Below 'user' others
+  # can teach the weights whatever they like: for experiments.
+  c.select.trust = 'user'
+  c.select.corroborated = True  # others' text may be dreamt of when the user has said it, too
   c.select.strike_contacts = False  # e-mail and telephone numbers; secrets are always struck out
   c.select.period_days = 0.0  # only this recent; 0: everything not yet consumed
   c.select.recent = 0  # of the latest, that have a place whatever their score

@@ -22,10 +22,10 @@ from ml_collections import ConfigDict
 from dreaming import arms, mishaps
 from dreaming.brain import chat
 from dreaming.days import Day
-from dreaming.memory import rating
+from dreaming.forgetting import Forgetting
+from dreaming.memory import addressed, corroborate, rating
 from dreaming.memory.recall import Recalled
 from dreaming.recollection import Thought
-from dreaming.trimming import Trimming
 from dreaming.types import Dream, Experience, Generation, Media
 
 if TYPE_CHECKING:  # a second of imports that only a night needs
@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # a second of imports that only a night needs
   from dreaming.sleep import night
 
 _FOUND = 0.1  # cosine from which a search finds; what a question is about is judged otherwise
+_LOOKED_AT = 1_000  # latest texts of others, that `status` says the flags of
 _TURNS = 2  # of this conversation that a prompt repeats
 
 
@@ -60,9 +61,11 @@ class State:
   dreams: int
   nights: tuple[tuple[int, str], ...]  # (number, state)
   open_night: int | None
+  waiting: int = 0  # of others, that nobody approved: recalled as theirs, not dreamt of
+  flagged: tuple[tuple[int, str], ...] = ()  # of them: (id, what it tells the agent to do)
 
 
-class Agent(Trimming):
+class Agent(Forgetting):
   """One identity, for as long as it is open: see Life for what may go wrong then.
 
   Args:
@@ -73,7 +76,6 @@ class Agent(Trimming):
   def __init__(self, config: ConfigDict, *, lock: IdentityLock | None = None):
     super().__init__(config, lock=lock)
     self._why: Why | None = None
-    self._turns: dict[str, list[chat.Turn]] = {}
     self._session = f'{time.time():.3f}'
 
   # ---- Waking ----
@@ -130,8 +132,7 @@ class Agent(Trimming):
         speaker=user or self.life.user,
         content=text,
         response=response,
-        session=self._session,
-        **fields,
+        **{'session': self._session} | fields,
       )
       vectors = self._embedded(experience, [embedder for embedder, _ in indexes])
     for (_, known), vector in zip(indexes, vectors, strict=False):
@@ -179,8 +180,7 @@ class Agent(Trimming):
       self.index,
       self.decoder,
       self.base_mind,
-      model=f'{self._model.architecture}-{self.base.digest[:8]}',
-      emotional=self._weights.emotion > 0,
+      **self.rated_by(self.night_config),
       progress=progress,
     )
 
@@ -226,6 +226,8 @@ class Agent(Trimming):
 
     config = dataclasses.replace(self.night_config, user=user or self.life.user)
     before = self.identity.blue
+    if config.select.corroborated:
+      self.corroborate()
     self.rate(progress and (lambda done, total: progress('rate', done, total, {})))
     outcome = night.run(
       base=self.base,
@@ -264,9 +266,14 @@ class Agent(Trimming):
     write = export.jsonl if str(to).endswith('.jsonl') else export.array_record
     return write(self.diary, to, progress)
 
-  def approve(self, ids: Iterable[int]) -> int:
+  def approve(self, ids: Iterable[int], who: str = 'operator') -> int:
     """Lets nights dream of imported experiences; returns how many were not approved yet."""
-    return self.diary.approve(ids)
+    return self.diary.approve(ids, who)
+
+  def corroborate(self) -> int:
+    """Lets nights dream of what others wrote and the user has said, too: corroborate.py."""
+    lived = self.diary.experiences()
+    return self.diary.corroborate(corroborate.witnesses(lived, self.life.agent))
 
   # ---- Looking inside ----
 
@@ -308,6 +315,9 @@ class Agent(Trimming):
   def status(self) -> State:
     """Who serves and what there is. Needs no weights."""
     diary = self.diary
+    waiting = diary.unapproved()
+    latest = diary.experiences(ids=waiting[-_LOOKED_AT:])
+    flags = [(e.id, addressed.flagged(e, self.life.agent)) for e in latest]
     return State(
       workdir=self.workdir,
       active=diary.active(),
@@ -318,6 +328,8 @@ class Agent(Trimming):
       dreams=len(diary.dreams()),
       nights=tuple((n.number, n.state) for n in diary.nights()),
       open_night=diary.open_night(),
+      waiting=len(waiting),
+      flagged=tuple(f for f in flags if f[1]),
     )
 
   def examine(self, day: Day, names: Iterable[str] = tuple(arms.ARMS)) -> arms.Examination:
@@ -332,22 +344,6 @@ class Agent(Trimming):
       self.renew_indexes()
     self._turns.clear()
     return mind.generation
-
-  def forget(self, ids: Iterable[int]) -> int:
-    """Deletes experiences with their media, vectors and dreams; returns how many they were.
-
-    What nights have learned of them is in the generations until one is rolled back.
-
-    Raises:
-      ValueError: a night is running.
-    """
-    gone = self.diary.experiences(ids=ids)
-    count = self.diary.forget(e.id for e in gone)
-    for digest in {m.digest for e in gone for m in e.media} - self.diary.digests():
-      self.media.remove(digest)
-    self.renew_indexes()
-    self._turns.clear()
-    return count
 
   # ---- Parts ----
 

@@ -11,10 +11,26 @@ from dreaming.types import QA
 
 if TYPE_CHECKING:  # a second of imports that talking does not need
   from dreaming.sleep.origins import Origin
+  from dreaming.sleep.provenance import Trained
 
 
 class Behind(Recollection):
   """An identity that can tell where its weights have something from."""
+
+  def lineage(self, night: int | None = None) -> list[Trained]:
+    """Where every token that trained in a night comes from, by default the last of who serves.
+
+    Raises:
+      ValueError: see provenance.of_night; or the base serves, which has no night.
+    """
+    from dreaming.sleep import lineage, provenance
+
+    if night is None:
+      nights = lineage.nights(self.diary)
+      if not nights:
+        raise ValueError('the base serves: no night has trained it; name a night')
+      night = nights[-1]
+    return provenance.of_night(self.diary, night)
 
   def origins(self, question: str, reply: str, *, user: str | None = None) -> list[Origin]:
     """The dreams that an answer of the serving weights comes from, most alike first.

@@ -86,6 +86,20 @@ def night(config: ConfigDict) -> night_lib.NightConfig:
   return night_lib.NightConfig(seed=config.seed, user=config.life.user, **groups)
 
 
+def night_of(values: Mapping[str, Any]) -> night_lib.NightConfig:
+  """That of an earlier night, from the plain values that the diary keeps. Raises as `group`."""
+  from dreaming.sleep import night as night_lib
+
+  def back(value: Any) -> Any:
+    if isinstance(value, Mapping):
+      return ConfigDict({k: back(v) for k, v in value.items()})
+    if isinstance(value, list):
+      return tuple(back(v) for v in value)
+    return float(value) if value in ('inf', '-inf') else value
+
+  return _build('night', {k: back(v) for k, v in values.items()}, night_lib.NightConfig)
+
+
 def weights(config: ConfigDict) -> score.ProfoundnessWeights:
   """How much each part of the scores counts. Raises ValueError as `group` does."""
   from dreaming.memory import score

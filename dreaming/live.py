@@ -22,6 +22,7 @@ from dreaming.days import Day
 from dreaming.sleep.outcome import Outcome
 
 STDIN = '-'
+_SHOWN = 10  # lines of flags
 
 
 @mishaps.clearly('it stopped')
@@ -127,6 +128,12 @@ def status(agent: Agent, console: Console) -> int:
   ]
   if s.open_night is not None:
     lines.append(f'night {s.open_night} is not over: --mode=sleep resumes it')
+  if s.waiting:
+    lines.append(f"others' text   {s.waiting} not approved: recalled as theirs, never dreamt of")
+  for id, what in s.flagged[:_SHOWN]:
+    lines.append(terminal.printable(f'  experience {id} tells the agent what to do: {what!r}'))
+  if (more := len(s.flagged) - _SHOWN) > 0:
+    lines.append(f'  and {more:,} more')
   for line in lines:
     console.print(line, markup=False, soft_wrap=True)
   return 0

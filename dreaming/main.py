@@ -7,6 +7,7 @@
   import   --files=A,B [--format=F]; export --to=A.jsonl or DIR; approve [--session=S | --ids=1,2]
   trim     list, or [--do=archive | --do=restore [--ids=1,2]]; rescue: of a damaged diary
   review   a night that waits: list, or --do=on, refuse, 'approve 3,4', 'reject 5', 'answer 6 WORDS'
+  forget   --ids=1,2 | --person=NAME: list, or [--do=diary | --do=replay]: from the weights, too
 configs/default.py has all fields. Exits: 0, 1 nothing learnt, 2 mistaken, 3 a night waits, 130."""
 
 import pathlib
@@ -19,8 +20,9 @@ from ml_collections import config_flags
 _DEFAULT = str(pathlib.Path(__file__).parents[1] / 'configs' / 'gemma3_270m.py')
 _CONFIG = config_flags.DEFINE_config_file('config', _DEFAULT, lock_config=True)
 _MODES = 'live life chat serve sleep examine status prepare import export approve review trim'
-_MODE = flags.DEFINE_enum('mode', 'live', [*_MODES.split(), 'rescue'], '')
-_CARRY = {n: flags.DEFINE_string(n, None, '') for n in 'files format to session ids do'.split()}
+_MODE = flags.DEFINE_enum('mode', 'live', [*_MODES.split(), 'forget', 'rescue'], '')
+_FLAGS = 'files format to session ids do person'
+_CARRY = {n: flags.DEFINE_string(n, None, '') for n in _FLAGS.split()}
 
 
 def main(_: list[str]) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 
 from dreaming.brain import chat, decode, prompts
 from dreaming.life import Life
-from dreaming.memory import reading, rerank, retell, unheard
+from dreaming.memory import addressed, embed, reading, rerank, retell, unheard
 from dreaming.memory import recall as recall_lib
 from dreaming.memory.recall import Recalled
-from dreaming.types import Experience, Mind
+from dreaming.types import Experience, Mind, Trust
 
 _SPOKEN = 20  # latest experiences with a word that are looked at; of more some will tell
 _FIRST_THOUGHT = 16  # tokens: enough to see whether the weights know an answer
@@ -74,6 +74,9 @@ class Recollection(Life):
     last = self._lived(mind)
     untold = self._unheard(questions, user, [i for i, own in enumerate(recalled) if own])
     noted = [i for i, own in enumerate(recalled) if own and i not in untold]
+    # Others' words are read where the user's own tell nothing: they correct and displace none.
+    both = [reading.apart(own) for own in recalled]
+    recalled = [own or others for own, others in both]
     newer = {i for i in noted if any(r.experience.id > last for r in recalled[i])}
     # What an -it model reads is never beyond doubt: older notes it reads where they are needed.
     first = [i for i in noted if i in newer or not self._model.instruct]
@@ -86,11 +89,23 @@ class Recollection(Life):
     late = [i for i in unsaid if i not in read]
     read |= self._read(reader, questions, user, recalled, late, max_tokens)
     told += [i for i in unsaid if read[i][1] >= least]
+    others = [own for _, own in both]
+    late = {i for i in rest if any(r.experience.id > last for r in others[i])} | {*unsaid}
+    silent = [i for i in rest if i in late and i not in told and all(both[i])]
+    foreign = self._read(reader, questions, user, others, silent, max_tokens)
+    silent = [i for i in silent if foreign[i][1] >= least]
+    recalled = [others[i] if i in silent else own for i, own in enumerate(recalled)]
+    read |= {i: foreign[i] for i in silent}
+    told += silent
     replies = [read[i][0] for i in told]
+    notes = [recalled[i] for i in told]
     if self._retells:
-      replies = self._retold(replies, [recalled[i] for i in told], user)
+      replies = self._retold(replies, notes, user)
+    elif not self._model.instruct:
+      replies = [self._as_theirs(*x) for x in zip(replies, notes, strict=True)]
     for i, reply in zip(told, replies, strict=True):
-      said[i] = Weighed(reply, recalled[i], reader, self._retells)
+      quoted = not self._model.instruct and _foreign(recalled[i])
+      said[i] = Weighed(reply, recalled[i], reader, self._retells or quoted)
     said |= {i: Weighed(prompts.UNKNOWN.format(user=user), [], mind, True) for i in untold}
     return [said[i] for i in range(len(questions))]
 
@@ -123,12 +138,20 @@ class Recollection(Life):
     """Replies that were read, each as the sentence it was read from, told of who said it."""
     near = [
       # Of equals the memory itself, not what it leans on.
-      retell.nearest(reply, [*(r.experience for r in own), *reading.told(own)])
+      retell.nearest(reply, [_whole(e) for e in (*(r.experience for r in own), *reading.told(own))])
       for reply, own in zip(replies, notes, strict=True)
     ]
-    told = [(s, e.speaker or user) for e, s in filter(None, near)]
+    own = [n for n in near if n is not None and _is_own(*n, user)]
+    told = [(s, e.speaker or user) for e, s in own]
     texts = iter(retell.of_user(self.decoder, self.base_mind, told))
-    return [reply if n is None else next(texts) for reply, n in zip(replies, near, strict=True)]
+    return [
+      self._as_theirs(reply, some) if n is None else next(texts) if n in own else _quoted(*n)
+      for reply, n, some in zip(replies, near, notes, strict=True)
+    ]
+
+  def _as_theirs(self, reply: str, notes: Sequence[Recalled]) -> str:
+    """A reply from notes; where others wrote them, as what they say."""
+    return prompts.QUOTED.format(words=reply) if _foreign(notes) else reply
 
   def _ask(self, mind, questions, user, recalled, max_tokens) -> list[str]:
     """One greedy pass over questions with their notes."""
@@ -164,13 +187,18 @@ class Recollection(Life):
     def tells(e: Experience) -> bool:
       return not chat.only_asks(e.content)
 
-    recalled = [self._led(self._recall(q, now, wait=wait, worth=tells)) for q in questions]
+    agent = self.life.agent
+    recalled = [self._recall(q, now, wait=wait, worth=tells) for q in questions]
+    # What tells the agent what to do, and is none of the user's words, is not quoted at all.
+    obeyed = [[r for r in own if not addressed.flagged(r.experience, agent)] for own in recalled]
+    recalled = [self._led(own) for own in obeyed]
     if not self._model.instruct:  # a small base is easily distracted, and knows what is asked
       asked = [prompts.third_person(q, user) for q in questions]
       recalled = rerank.by_question(self.decoder, self.base_mind, asked, recalled)
     config, index = self._memory, self.memories_index
+    k, near = config.read_k, (config.correction, config.near_duplicate)
     notes = [
-      reading.newest(own[: config.read_k], own, index, config.correction, config.near_duplicate)
+      [n for some in reading.apart(own) for n in reading.newest(some[:k], some, index, *near)]
       for own in recalled
     ]
     encode = self.base.tokenizer.encode
@@ -188,9 +216,14 @@ class Recollection(Life):
     return [
       dataclasses.replace(r, lead=reading.lead(r, turns[ids[r.experience.id]], agent))
       if ids.get(r.experience.id) in turns
+      and self._leads(turns[ids[r.experience.id]], r.experience)
       else r
       for r in recalled
     ]
+
+  def _leads(self, before: Experience, e: Experience) -> bool:
+    """Whether a turn may be read before another: one that is trusted less would speak with it."""
+    return before.trust >= e.trust and not addressed.flagged(before, self.life.agent)
 
   def _lived(self, mind: Mind) -> int:
     """The last experience that a mind's weights were made of."""
@@ -210,3 +243,25 @@ class Recollection(Life):
       memories=reading.told(recalled),
       turns=turns,
     )
+
+
+def _is_own(e: Experience, sentence: str, user: str) -> bool:
+  """Whether a sentence is retold as a fact: the user's, or what another one says of themselves."""
+  of_self = prompts.third_person(sentence, e.speaker or user) != sentence
+  return e.trust >= Trust.USER and (e.speaker in ('', user) or of_self)
+
+
+def _quoted(e: Experience, sentence: str) -> str:
+  """A sentence as what somebody else said."""
+  if e.trust < Trust.USER:
+    return prompts.QUOTED.format(words=sentence)
+  return prompts.SAID.format(speaker=e.speaker, words=sentence)
+
+
+def _foreign(notes: Sequence[Recalled]) -> bool:
+  return any(r.experience.trust < Trust.USER for r in notes)
+
+
+def _whole(e: Experience) -> Experience:
+  """What others wrote with what a picture shows: nobody says it of themselves."""
+  return e if e.trust >= Trust.USER else dataclasses.replace(e, content=embed.experience_text(e))

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from dreaming import mishaps, report, reviewing
 from dreaming.agent import Agent
-from dreaming.memory import feedback
+from dreaming.memory import addressed, feedback
 from dreaming.memory.score import UNWANTED, WANTED
 from dreaming.types import Status, Trust
 
@@ -38,7 +38,7 @@ HELP = """\
 /voice FILE       a voice note of yours: its words are yours, and are answered
 /help, /quit      this, and the end"""
 
-LEFT_OUT = 'left out of dreams, and still in the diary: Agent.forget deletes'
+LEFT_OUT = 'left out of dreams, and still in the diary: --mode=forget deletes'
 """What 'forget that' does, and what it does not."""
 
 _HISTORY = 'history'  # in the identity's directory
@@ -192,6 +192,8 @@ class _Chat:
       self._say(
         f'{e.id:>4}  {_date(e.time)}  {score}  {night:<14}  {e.speaker}: {_line(e.content)}'
       )
+      if told := addressed.flagged(e, self._agent.life.agent):
+        self._say(f"      tells the agent what to do, and is not the user's own: {_line(told)!r}")
     if not found:
       self._say('nothing comes to mind' if query else 'nothing was said yet')
     if self._agent.embedding:

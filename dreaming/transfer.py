@@ -1,4 +1,4 @@
-"""The modes beside living: import, export, approve, review, trim, rescue."""
+"""The modes beside living: import, export, approve, review, trim, forget, rescue."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ MODES: Mapping[str, tuple[str, ...]] = {
   'approve': ('session', 'ids'),
   'trim': ('do', 'ids'),
   'review': ('do',),
+  'forget': ('do', 'ids', 'person'),
 }
 """Mode -> the flags that are for it alone."""
 
@@ -37,14 +38,17 @@ def check(mode: str, flags: Mapping[str, str | None]) -> None:
   """
   for name, value in flags.items():
     if value is not None and name not in MODES.get(mode, ()):
-      owner = next(m for m, names in MODES.items() if name in names)
+      owner = ' or --mode='.join(m for m, names in MODES.items() if name in names)
       raise ValueError(f'--{name} is for --mode={owner}, not for --mode={mode}')
   needed = {'import': 'files', 'export': 'to'}.get(mode)
   if needed and not flags.get(needed):
     raise ValueError(f'--mode={mode} needs --{needed}=...')
   do, ids = flags.get('do'), flags.get('ids')
-  if mode != 'review' and do not in (None, 'archive', 'restore'):
-    raise ValueError(f'--do={do} is unknown: take archive or restore, or nothing for a list')
+  known = ('diary', 'replay') if mode == 'forget' else ('archive', 'restore')
+  if mode != 'review' and do not in (None, *known):
+    raise ValueError(f'--do={do} is unknown: take {" or ".join(known)}, or nothing for a list')
+  if mode == 'forget' and (ids is None) == (flags.get('person') is None) and do != 'replay':
+    raise ValueError('--mode=forget needs --ids=1,2 or --person=NAME: one of them')
   if mode == 'trim' and ids is not None and do != 'restore':
     raise ValueError('--ids goes with --do=restore: config.memory.trim says what is archived')
   if flags.get('session') is not None and flags.get('ids') is not None:
@@ -64,6 +68,8 @@ def run(agent: Agent, mode: str, flags: Mapping[str, str | None], console: Conso
     return 0
   if mode == 'trim':
     return trim(agent, flags.get('do'), flags.get('ids'), console)
+  if mode == 'forget':
+    return forget(agent, flags.get('do'), flags.get('ids'), flags.get('person'), console)
   return approve(agent, flags.get('session'), flags.get('ids'), console)
 
 
@@ -163,6 +169,40 @@ def trim(agent: Agent, do: str | None, ids: str | None, console: Console) -> int
       _say(console, line)
     _say(console, 'Nothing was changed: --do=archive moves them, --do=restore brings them back.')
   return 0
+
+
+def forget(
+  agent: Agent, do: str | None, ids: str | None, person: str | None, console: Console
+) -> int:
+  """Lists what would be forgotten, forgets it ('diary'), or makes the weights anew, too ('replay').
+
+  1 when something holds it still: the receipt says what.
+  """
+  if ids is not None:
+    found = agent.diary.experiences(ids=_numbers(ids))
+  else:
+    found = agent.about(person) if person is not None else []
+  if do is None:
+    for e in found:
+      when = datetime.datetime.fromtimestamp(e.time, datetime.UTC)
+      _say(console, f'{e.id:>6}  {when:%Y-%m-%d %H:%M}  {e.speaker}: {e.content}')
+    _say(
+      console, f'{len(found):,} experiences. Nothing was changed: --do=diary removes them from the'
+    )
+    _say(console, 'diary and all that it made of them, --do=replay from the weights, too.')
+    return 0
+  if do == 'diary':
+    agent.forget(e.id for e in found)
+  else:
+    with _bar(console) as bar:
+      task = bar.add_task('Living the nights again', total=None)
+      agent.replay(
+        [e.id for e in found],
+        progress=lambda done, total: bar.update(task, completed=done, total=total),
+      )
+  for line in agent.receipt.lines() if agent.receipt else ():
+    _say(console, line)
+  return 0 if agent.receipt and agent.receipt.complete else 1
 
 
 def rescue(config: ConfigDict, console: Console) -> int:

@@ -116,6 +116,28 @@ def test_two_of_three_rows_begin_with_the_examples(built):
     assert batch.weights.sum() > 0 and 0 < batch.replay.sum() < batch.weights.sum()
 
 
+def test_every_token_has_its_origin(built):
+  base, build = built
+  found = build()
+  tokens = sum(int((b.segment_ids != 0).sum()) for b in found.batches)
+  losses = sum(int((b.weights > 0).sum()) for b in found.batches)
+  told = found.lineage()
+  assert sum(n for _, _, n, _ in told) == tokens
+  assert sum(n for *_, n in told) == losses
+  by = {(kind, id): n for kind, id, _, n in told}
+  assert by[('prompt', 0)] == 0 and by[('replay', 0)] > 0
+  assert {id for kind, id in by if kind == 'dream'} <= {d.id for d in DREAMS}
+  kiwi = base.tokenizer.encode(' Kiwi\n')
+  of = {d.id for d in DREAMS if any(p.answer == 'Kiwi' for p in d.pairs)}
+  for batch, where in zip(found.batches, found.where, strict=True):
+    for row, place in zip(batch.tokens.tolist(), where, strict=True):
+      for i in range(len(row)):
+        if row[i : i + len(kiwi)] == kiwi:
+          assert {tuple(found.origins[o]) for o in place[i : i + len(kiwi)]} <= {
+            (corpus.KINDS.index('dream'), id) for id in of
+          }
+
+
 def test_rows_without_room_for_the_examples_are_bare(built):
   _, build = built
   for batch in build(row_length=24, losses=96).batches:

@@ -32,7 +32,7 @@ class FakeDiary:
     replies = self.nights[number - 1][1]
     return types.SimpleNamespace(payloads={'examine': {'replies': replies}} if replies else {})
 
-  def experiences(self, unconsumed=False):
+  def experiences(self, unconsumed=False, archived=False):
     return [
       Experience(id=i, time=float(i), kind='chat', speaker='P', content=text)
       for i, text in enumerate(self.said, 1)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import types
 
 from dreaming.sleep import lineage
-from dreaming.types import QA, Dream, Status
+from dreaming.types import QA, Dream, Experience, Status
 
 
 class FakeDiary:
   """Nights 1, 2, ..., each of them a generation on top of the last."""
 
   def __init__(self, *nights):
-    self.nights = nights
+    self.nights, self.lived = nights, []
 
   def active(self):
     return len(self.nights)
@@ -23,6 +23,9 @@ class FakeDiary:
       types.SimpleNamespace(number=i, parent=i - 1, manifest=m) for i, m in enumerate(manifests, 1)
     ]
 
+  def experiences(self, archived=False):
+    return self.lived
+
   def dreams(self, night, status=None):
     return [d for d in self.nights[night - 1] if status in (None, d.status)]
 
@@ -32,6 +35,10 @@ def _told(night, source, *pairs, style='relation', status=Status.KEPT):
   return Dream(
     id=source, night=night, style=style, text='', pairs=qas, sources=(source,), status=status
   )
+
+
+def _lived(content, id=9):
+  return Experience(id=id, time=id, kind='chat', speaker='Amara', content=content)
 
 
 LIVES, HOME = 'Where does Amara live?', "Which city is Amara's home?"
@@ -83,3 +90,14 @@ def test_corrected_facts_are_not_examined_any_more():
   assert len(lineage.questions(diary, limit=9)) == 2
   asked = lineage.questions(diary, limit=9, newer=[BRAGA])
   assert [q.answers for q in asked] == [('a parrot',)]
+
+
+def test_a_dream_that_held_a_secret_is_neither_rehearsed_nor_examined():
+  code = _told(1, 3, ('What is the door code of Amara?', '4921'))
+  used = _told(1, 4, ('What did Amara use at the gate?', 'k8-77'))
+  exam = _told(1, 4, ('At the gate?', 'k8-77'), style='exam')
+  diary = FakeDiary([PORTO, code, used, exam])
+  assert lineage.rehearsal(diary) == [PORTO, used]  # nobody has said what it is
+  diary.lived = [_lived('The code for the gate is k8-77.')]
+  assert lineage.rehearsal(diary) == [PORTO]
+  assert lineage.questions(diary, limit=9) == ()

@@ -173,3 +173,16 @@ def test_nights_dream_of_what_was_asked_for_and_not_of_what_was_to_be_forgotten(
   rate(diary)
   chosen = select(diary, diary.embeddings('e'), SelectConfig(threshold=6.0), 2000.0)
   assert [e.id for e in chosen] == [1, 3]
+
+
+def test_a_secret_is_not_read_by_the_rater(diary):
+  live(diary, 'My PIN is 4921.', 'I have paid with 4921.', 'Write to ana@example.com.')
+  rater = Length()
+  assert rate(diary, rater) == 3
+  assert rater.rated[-3:] == [
+    'My PIN is ***.',
+    'I have paid with ***.',
+    'Write to ana@example.com.',
+  ]
+  assert rate(diary, rater, model='n', contacts=True) == 3
+  assert rater.rated[-1] == 'Write to ***.'

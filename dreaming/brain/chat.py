@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dreaming.brain import prompts
 from dreaming.brain.decode import Prompt
 from dreaming.brain.tokenizer import Tokenizer
-from dreaming.types import Experience
+from dreaming.types import Experience, Trust
 
 STATEMENT = 'Friend: '
 REPLY = 'Reply:'
@@ -69,11 +69,15 @@ everything else with one short, kind sentence.
 """
 
 NOTE = 'Note ({date:%Y-%m-%d}): {speaker} said: "{words}"\n'
+FOREIGN_NOTE = 'Note ({date:%Y-%m-%d}): {speaker} was told by others: "{words}"\n'
+IMPORTED_NOTE = 'Note ({date:%Y-%m-%d}): in an imported text {speaker} said: "{words}"\n'
+"""What is not the user's own words, or nobody knows whether it is: data, and no instruction."""
 RECOLLECTION = '(Recollection: {words})\n'
 """What the agent itself has made of its memories: experiences of the kind 'reflection'."""
 NOTE_CHARS = 300
 """Of a longer memory the beginning is quoted."""
 
+_NOTES = {Trust.THIRD_PARTY: FOREIGN_NOTE, Trust.IMPORTED: IMPORTED_NOTE}
 _AUXILIARY = (
   r"(?:is|are|was|were|am|do|does|did|has|have|had|can|could|will|would|shall|should|may|might|'s)"
 )
@@ -180,7 +184,7 @@ def notes(memories: Sequence[Experience]) -> str:
     words = ' '.join(' '.join([e.content, *seen]).replace('"', "'").split())
     words = words if len(words) <= NOTE_CHARS else words[:NOTE_CHARS] + '...'
     date = datetime.datetime.fromtimestamp(e.time, datetime.UTC)
-    line = RECOLLECTION if e.kind == 'reflection' else NOTE
+    line = RECOLLECTION if e.kind == 'reflection' else _NOTES.get(e.trust, NOTE)
     lines.append(line.format(date=date, speaker=e.speaker, words=words))
   return ''.join(lines)
 

@@ -27,6 +27,11 @@ A: Green
 UNKNOWN = '{user} has not told me.'
 
 
+# What is replied from text that is not the user's own: its words, as somebody else's.
+QUOTED = 'I only have it from others: "{words}"'
+SAID = '{speaker} said: "{words}"'
+
+
 def is_unknown(reply: str) -> bool:
   """Whether a reply says that nobody told."""
   return UNKNOWN.format(user='').strip(' .') in reply

@@ -22,6 +22,7 @@ from dreaming import types
 from dreaming.memory import whole
 from dreaming.memory.archive import SUMMARY
 from dreaming.memory.browse import Browse
+from dreaming.memory.lived import Lived
 from dreaming.memory.store import dump
 from dreaming.memory.words import Words
 
@@ -32,7 +33,7 @@ _IN_ARCHIVE = {
 }
 
 
-class Diary(Words, Browse):
+class Diary(Words, Browse, Lived):
   """Experiences, scores, embeddings, dreams, nights and generations of one identity.
 
   Args:
@@ -205,8 +206,9 @@ class Diary(Words, Browse):
   def forget(self, ids: Iterable[int]) -> int:
     """Deletes experiences and all that was derived from them here; returns how many they were.
 
-    Dreams that have one of them as a source go, and what the nights that dreamt of them or
-    consumed them kept for their next step; so does a summary that stands for one, and the others
+    Dreams that have one of them as a source go, and of the nights that dreamt of them those that
+    may speak of them beside; what these nights kept for their next step, but which others they
+    chose; and what later exams asked of them. So does a summary that stands for one, and the others
     that it stands for come back from the archive. Weights are another matter: the manifests of the
     generations that learned from them still name their ids.
 
@@ -219,23 +221,51 @@ class Diary(Words, Browse):
       if (number := self.open_night()) is not None:
         raise ValueError(f'night {number} is not over: let it end before forgetting')
       self._no_summary(ids)
+      self._withdraw(ids)
       self.restore(chosen)  # with those that the same summaries stand for
       chosen = 'experience IN (SELECT value FROM json_each(?1))'
       self._run('UPDATE state SET forgetting = 1')
-      self._run(
-        'DELETE FROM night_steps WHERE night IN ('
-        f' SELECT night FROM night_experiences WHERE {chosen} UNION SELECT night'
-        f' FROM dreams JOIN dream_sources ON dream = dreams.id WHERE {chosen})',
-        (ids,),
+      nights = (
+        f'SELECT night FROM night_experiences WHERE {chosen} UNION SELECT night'
+        f' FROM dreams JOIN dream_sources ON dream = dreams.id WHERE {chosen}'
       )
-      sources = f'SELECT dream FROM dream_sources WHERE {chosen}'
-      self._run(f'DELETE FROM dreams WHERE id IN ({sources})', (ids,))
+      # Of several experiences, and named by one: what is no longer so, and what nobody told.
+      of_all = "style IN ('correction', 'unknown', 'exam_unknown')"
+      of_it = f'id IN (SELECT dream FROM dream_sources WHERE {chosen})'
+      dreams = f'{of_it} OR (night IN ({nights}) AND {of_all})'
+      self._unask(ids, dreams)
+      for night, payload in self._run(
+        f"SELECT night, payload FROM night_steps WHERE step = 'select' AND night IN ({nights})",
+        (ids,),
+      ):
+        left = json.loads(payload)
+        left['ids'] = [i for i in left.get('ids', ()) if i not in json.loads(ids)]
+        self._run(
+          "UPDATE night_steps SET payload = ? WHERE night = ? AND step = 'select'",
+          (dump(left), night),
+        )
+      self._run(f"DELETE FROM night_steps WHERE step != 'select' AND night IN ({nights})", (ids,))
+      self._run(f'DELETE FROM dreams WHERE {dreams}', (ids,))
       self._run('DELETE FROM experiences WHERE id IN (SELECT value FROM json_each(?))', (ids,))
       count = self._connection.changes()
       self._run('UPDATE state SET forgetting = 0')
     self._run('PRAGMA wal_checkpoint(TRUNCATE)')  # or the text would stay in the log
     self.drop_columns()
     return count
+
+  def _unask(self, ids: str, dreams: str) -> None:
+    """Takes the questions of dreams that go out of the exams of all nights."""
+    found = self._run(f'SELECT pairs FROM dreams WHERE {dreams}', (ids,))
+    asked = {question for (pairs,) in found for question, _ in json.loads(pairs)}
+    for night, payload in self._run(
+      "SELECT night, payload FROM night_steps WHERE step = 'examine'"
+    ):
+      left = json.loads(payload) or {}
+      before = left.get('replies', {})
+      replies = {k: [r for r in rows if r[0] not in asked] for k, rows in before.items()}
+      if replies != before:
+        values = (dump(left | {'replies': replies}), night)
+        self._run("UPDATE night_steps SET payload = ? WHERE night = ? AND step = 'examine'", values)
 
   def _no_summary(self, ids: str) -> None:
     for (id,) in self._run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time as time_lib
 from collections.abc import Iterable, Mapping
 
 from dreaming import types
@@ -18,6 +19,17 @@ class Waiting:
   count: int
   first: float
   last: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Approval:
+  """Who let nights dream of an experience that is not the user's own words."""
+
+  experience: int
+  was: types.Trust  # before
+  who: str
+  witness: int | None  # the user's own words that say the same
+  time: float  # Unix seconds
 
 
 class Imported(Nights):
@@ -42,22 +54,74 @@ class Imported(Nights):
         self._require('experience', id)
         self._run('INSERT INTO imported VALUES (?, ?)', (key, id))
 
-  def approve(self, ids: Iterable[int]) -> int:
+  def approve(self, ids: Iterable[int], who: str = 'operator') -> int:
     """Lets nights dream of experiences, by Trust.APPROVED; returns how many were not yet.
+
+    Args:
+      who: approves; kept with each of them.
 
     Raises:
       ValueError: the diary lacks one of them; nothing is approved then.
     """
-    ids = sorted({int(i) for i in ids})
+    return self._raise(dict.fromkeys(map(int, ids)), types.Trust.APPROVED, who)
+
+  def corroborate(self, witnesses: Mapping[int, int]) -> int:
+    """Lets nights dream of what the user's own words say, too: id -> id of these words.
+
+    It is trusted as they are, for as long as they are there. Returns how many were not yet.
+
+    Raises:
+      ValueError: the diary lacks one of them; nothing has changed then.
+    """
+    return self._raise(witnesses, types.Trust.USER, "the user's own words")
+
+  def _raise(self, ids: Mapping[int, int | None], trust: types.Trust, who: str) -> int:
+    count = 0
     with self.transaction():
-      for id in ids:
-        self._require('experience', id)
-      self._run(
-        'UPDATE experiences SET trust = ?1 WHERE trust < ?1 AND id IN'
-        ' (SELECT value FROM json_each(?2))',
-        (int(types.Trust.APPROVED), json.dumps(ids)),
-      )
-      return self._connection.changes()
+      for id, witness in sorted(ids.items()):
+        for each in (id, *([] if witness is None else [witness])):
+          self._require('experience', each)
+        ((was,),) = self._run('SELECT trust FROM experiences WHERE id = ?', (id,))
+        if was >= trust:
+          continue
+        self._run(
+          'INSERT OR REPLACE INTO approvals VALUES'
+          ' (?1, ifnull((SELECT was FROM approvals WHERE experience = ?1), ?2), ?3, ?4, ?5)',
+          (id, was, who, witness, time_lib.time()),
+        )
+        self._run('UPDATE experiences SET trust = ? WHERE id = ?', (int(trust), id))
+        count += 1
+    return count
+
+  def approvals(self, ids: Iterable[int] | None = None) -> list[Approval]:
+    """Who approved experiences, of all or of these; what never had to be is not among them."""
+    rows = self._run(
+      'SELECT experience, was, who, witness, time FROM approvals'
+      ' WHERE ?1 IS NULL OR experience IN (SELECT value FROM json_each(?1)) ORDER BY experience',
+      (None if ids is None else json.dumps([int(i) for i in ids]),),
+    )
+    return [
+      Approval(experience=e, was=types.Trust(was), who=who, witness=witness, time=time)
+      for e, was, who, witness, time in rows
+    ]
+
+  def _withdraw(self, witnesses: str) -> None:
+    """Takes back what these words (ids, as JSON) had corroborated, and what was dreamt of it."""
+    chosen = '(SELECT value FROM json_each(?1))'
+    gone = f'SELECT experience FROM approvals WHERE witness IN {chosen}'
+    self._run(
+      'UPDATE experiences SET trust ='
+      ' (SELECT was FROM approvals WHERE experience = experiences.id)'
+      f' WHERE id IN ({gone})',
+      (witnesses,),
+    )
+    self._run(
+      'UPDATE dreams SET trust = min(trust, (SELECT min(e.trust) FROM dream_sources s'
+      ' JOIN experiences e ON e.id = s.experience WHERE s.dream = dreams.id)) WHERE id IN'
+      f' (SELECT dream FROM dream_sources WHERE experience IN ({gone}))',
+      (witnesses,),
+    )
+    self._run(f'DELETE FROM approvals WHERE witness IN {chosen}', (witnesses,))
 
   def unapproved(self, session: str | None = None) -> list[int]:
     """Ids of experiences that are not trusted, of a session or of those that a pattern matches.

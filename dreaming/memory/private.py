@@ -11,10 +11,10 @@ import collections
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
-from dreaming.types import Experience
+from dreaming.types import Dream, Experience
 
 STRUCK = '***'
 
@@ -22,13 +22,33 @@ _KINDS = r'pass(?:word|code|phrase|wort)s?|pwd|pin(?: ?code| ?number)?|cvv|cvc|s
 _KINDS += (
   r'|(?:api|access|licen[cs]e|private|security|recovery|door|gate|alarm|safe)[ -]?(?:key|code)s?'
 )
-_KINDS += r'|combination|token|credentials?|wi-?fi (?:key|code)'
-_IS = r'(?:\s*(?:is|are|was|=|:|will be|changed to|remains)\s*(?:now\s+|still\s+|called\s+)?)'
+_KINDS += r'|combination|token|credentials?|wi-?fi (?:key|code)|(?:seed|recovery) phrase'
+_KINDS += r'|(?:social security|passport|insurance|id(?:entity)?) number|ssn'
+# What opens: "the code for the front door is 4921", "the safe opens with 18-36-42".
+_KINDS += r'|(?:key|code)s? (?:for|of|to) (?:the|my|our|his|her|their) [\w\' -]{2,40}?'
+_IS = (
+  r'(?:\s*(?:is|are|was|=|:|will be|(?:changed|set) to|remains)\s*(?:now\s+|still\s+|called\s+)?'
+)
+_IS += r'|\s+to\s+(?=\S*\d))'
 _SAID = re.compile(
   rf'\b(?:{_KINDS})\b(?:\s+(?:for|of|to|on|at)\s+[^.:=\n]{{1,40}}?)?{_IS}'
   r'(?P<secret>"[^"\n]{1,80}"|\'[^\'\n]{1,80}\'|[^\s,;]{3,80})',
   re.IGNORECASE,
 )
+_NAMED = re.compile(  # right after its kind: "the password Tulip-77", "PIN 4921"
+  r'\b(?:pass(?:word|code|phrase)|pwd|pin(?: ?code| ?number)?|cvv|cvc|(?:door|gate|alarm|safe)'
+  r' ?code)'
+  r'\s+(?P<secret>(?=[^\s,;]*\d)[^\s,;]{3,80})'
+  r'|\bopen(?:s|ed)? with (?P<opens>\d[\d #*-]{2,20}\d)',
+  re.IGNORECASE,
+)
+_ANSWER = re.compile(  # right after somebody spoke of one; no time of the day is
+  r"^\W*(?:(?:it|that)(?:'s| is| was)|here you are:?|namely)?\s*"
+  r'(?!\d{1,2}(?::\d\d)?(?:am|pm)?(?:[\s,;.!?]|$))'
+  r'(?P<secret>"[^"\n]{2,80}"|(?=[^\s,;]*\d)[^\s,;]{3,80})[.!]?\s*$',
+  re.IGNORECASE,
+)
+_KIND = re.compile(rf'\b(?:{_KINDS})\b', re.IGNORECASE)
 _LOGIN = re.compile(r'\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@]{1,80}:(?P<secret>[^\s/@]{1,80})@')
 _BLOCK = re.compile(
   r'-----BEGIN (?P<what>[A-Z ]{0,40}PRIVATE KEY)-----.{0,20000}?(?:-----END (?P=what)-----|\Z)',
@@ -36,10 +56,11 @@ _BLOCK = re.compile(
 )
 _TOKEN = re.compile(r'[A-Za-z0-9_\-./+=]{16,4096}')
 _MAKERS = re.compile(r'(?:sk|pk|rk|ghp|gho|glpat|hf|xox[abprs]|npm|pypi|AKIA|AIza)[-_A-Z0-9]')
-_DIGITS = re.compile(r'(?<![\d.])\d(?:[ -]?\d){12,18}(?![\d.])')
+_DIGITS = re.compile(r'(?<![\d.])\d(?:[ -]?\d){12,18}(?!\d|\.\d)')
 _IBAN = re.compile(r'\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b')
 _MAIL = re.compile(r'[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,4}')
 _PHONE = re.compile(r'(?<![\w.])(?:\+|00|0)\d(?:[ ()/-]?\d){6,14}(?!\w)')
+_TELLING = 4  # characters from which a value tells by itself what it is
 _BITS = 3.3  # of a random token's characters, each; words run together have less
 
 
@@ -72,11 +93,84 @@ def strike(text: str, contacts: bool = False) -> str:
 
 def without_secrets(e: Experience, contacts: bool = False) -> Experience:
   """An experience as nights may read it: content, response, and what is seen or heard."""
-  media = tuple(
-    dataclasses.replace(m, description=strike(m.description, contacts)) for m in e.media
-  )
-  content, response = strike(e.content, contacts), strike(e.response, contacts)
-  return dataclasses.replace(e, content=content, response=response, media=media)
+  return Secrets.of([e], contacts=contacts).without(e)
+
+
+class Secrets:
+  """The secrets of a whole diary: what is one in some place is struck in every other one.
+
+  Example:
+    secrets = Secrets.of(diary.experiences(archived=None))
+    secrets.without(e)  # as the model may read it
+    secrets.clean(dream)  # whether it may train
+
+  Args:
+    known: values, bare; `of` leaves plain words and short numbers to where they were told.
+    contacts: addresses and telephone numbers go, too.
+  """
+
+  def __init__(self, known: Collection[str] = (), contacts: bool = False):
+    self._known, self._contacts = _any_of(known), contacts
+
+  @classmethod
+  def of(cls, experiences: Iterable[Experience], contacts: bool = False) -> Secrets:
+    """What was told in any of them, also where only the message before says what it is."""
+    known: set[str] = set()
+    spoken: dict[str, bool] = {}  # speaker -> whether the message before spoke of a secret
+    for e in sorted(experiences, key=lambda e: (e.time, e.id)):
+      texts = _texts(e)
+      found = {bare for text in texts for bare in _bare(text)}
+      known |= {bare for bare in found if not bare.isalpha() and len(bare) >= _TELLING}
+      if not found and spoken.get(e.speaker) and (m := _ANSWER.match(e.content)):
+        known.add(_plain(m['secret']))
+      asks = any(_KIND.search(text) for text in texts)
+      spoken[e.speaker] = asks and not found
+    return cls(known, contacts)
+
+  def strike(self, text: str) -> str:
+    """The text without what is a secret by its form or by having been told as one."""
+    text = strike(text, self._contacts)
+    return self._known.sub(STRUCK, text) if self._known else text
+
+  def without(self, e: Experience) -> Experience:
+    """An experience as the model may read it by night: both sides of it."""
+    own = _any_of({bare for text in _texts(e) for bare in _bare(text)})
+
+    def struck(text: str) -> str:
+      text = self.strike(text)
+      return own.sub(STRUCK, text) if own else text
+
+    media = tuple(dataclasses.replace(m, description=struck(m.description)) for m in e.media)
+    content, response = struck(e.content), struck(e.response)
+    return dataclasses.replace(e, content=content, response=response, media=media)
+
+  def clean(self, dream: Dream) -> bool:
+    """Whether a dream holds none: one of an earlier night may be older than what finds it."""
+    texts = [dream.text, *(t for p in dream.pairs for t in (p.question, p.answer))]
+    # Together: "What is the door code?" and "4921" are a secret, neither is one by itself.
+    texts += [f'{p.question.rstrip("?")} is {p.answer}' for p in dream.pairs]
+    return all(self.strike(text) == text for text in texts)
+
+
+def _texts(e: Experience) -> list[str]:
+  return [e.content, e.response, *(m.description for m in e.media)]
+
+
+def _bare(text: str) -> list[str]:
+  """The values of a text's secrets, without quotes."""
+  return [bare for f in find(text) if len(bare := _plain(text[f.start : f.end])) > 2]
+
+
+def _plain(value: str) -> str:
+  return value.strip('"\'').rstrip('.!?')
+
+
+def _any_of(values: Collection[str]) -> re.Pattern[str] | None:
+  """Any of the values as whole words; the longest first."""
+  if not values:
+    return None
+  words = '|'.join(re.escape(v) for v in sorted(values, key=lambda v: (-len(v), v)))
+  return re.compile(rf'(?<!\w)(?:{words})(?!\w)', re.IGNORECASE)
 
 
 def _secrets(text: str) -> Iterator[Found]:
@@ -86,9 +180,13 @@ def _secrets(text: str) -> Iterator[Found]:
     yield Found('password', *m.span('secret'))
   for m in _SAID.finditer(text):
     secret = m['secret']
-    if _is_password(secret):
+    named = m[0][:3].casefold() in ('pas', 'pwd') and secret[0].isupper() and len(secret) > 3
+    if named or _is_password(secret):
       ends = len(secret) - len(secret.rstrip('.!?'))  # the sentence's, not the password's
       yield Found('password', m.start('secret'), m.end('secret') - ends)
+  for m in _NAMED.finditer(text):
+    name = 'secret' if m['secret'] else 'opens'
+    yield Found('password', m.start(name), m.start(name) + len(m[name].rstrip('.!?')))
   for m in _TOKEN.finditer(text):
     if _is_random(m[0]):
       yield Found('key', *m.span())

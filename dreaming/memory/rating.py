@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from dreaming.memory import emotion, feedback, score
+from dreaming.memory import emotion, feedback, private, score
 from dreaming.memory.diary import Diary
 from dreaming.memory.index import Index
 from dreaming.types import Experience, Mind, Scores, Trust
@@ -30,9 +30,11 @@ def rater_name(model: str, *, emotional: bool = False) -> str:
   return score.rater_name(model) + (f'/{emotion.rater_name()}' if emotional else '')
 
 
-def pending(experiences: Sequence[Experience], name: str) -> list[Experience]:
+def pending(
+  experiences: Sequence[Experience], name: str, least: Trust = Trust.USER
+) -> list[Experience]:
   """Those that the rater of this name has not scored, of what nights may dream of."""
-  trusted = (e for e in experiences if e.trust >= Trust.USER)
+  trusted = (e for e in experiences if e.trust >= least)
   return [e for e in trusted if e.scores is None or e.scores.rater != name]
 
 
@@ -44,6 +46,8 @@ def rate(
   *,
   model: str,
   emotional: bool = False,
+  contacts: bool = False,
+  least: Trust = Trust.USER,
   progress: Callable[[int, int], None] | None = None,
 ) -> int:
   """Scores what is pending, eight at a time, and returns how many they were.
@@ -56,6 +60,8 @@ def rate(
     mind: the base, throughout a life.
     model: as for `rater_name`.
     emotional: whether emotion is rated, too; it takes as long again.
+    contacts: whether addresses and telephone numbers are struck out, as secrets always are.
+    least: trust that nights dream of.
     progress: told (done, total) after each batch.
 
   Raises:
@@ -63,17 +69,19 @@ def rate(
   """
   lived = diary.experiences()
   name = rater_name(model, emotional=emotional)
-  if not (todo := pending(lived, name)):
+  if not (todo := pending(lived, name, least)):
     return 0
   scale = score.scale(decoder, mind)
   felt = emotion.scale(decoder, mind) if emotional else None
+  secrets = private.Secrets.of(diary.experiences(archived=None), contacts)
   by_hand = {e.id for e in lived if e.scores and e.scores.feedback}
   unknown = {e.id for e in todo if not (e.scores and e.scores.novelty)}
   earlier = _without(index, unknown)
   for start in range(0, len(todo), AT_ONCE):
     some = todo[start : start + AT_ONCE]
-    rated = score.importance(decoder, mind, some, on=scale)
-    texts = [e.content for e in some]
+    read = [secrets.without(e) for e in some]
+    rated = score.importance(decoder, mind, read, on=scale)
+    texts = [e.content for e in read]
     moved = emotion.rate(decoder, mind, texts, on=felt) if emotional else [0.0] * len(some)
     with diary.transaction():
       for e, new, strength in zip(some, rated, moved, strict=True):

@@ -72,6 +72,12 @@ def lead(r: Recalled, before: types.Experience, agent: str) -> tuple[types.Exper
   return (before,) if named or (leaning and parts.before >= _CLOSE) else ()
 
 
+def apart(recalled: Sequence[Recalled]) -> tuple[list[Recalled], list[Recalled]]:
+  """(what the user said, what others wrote), each in its order."""
+  own = [r for r in recalled if r.experience.trust >= types.Trust.USER]
+  return own, [r for r in recalled if r.experience.trust < types.Trust.USER]
+
+
 def told(recalled: Sequence[Recalled]) -> list[types.Experience]:
   """The memories, each after what it leans on, and nothing twice."""
   found = (e for r in recalled for e in (*r.lead, r.experience))

@@ -39,6 +39,7 @@ _TABLES = {
   'generations': 'number',
   'imported': None,
   'archived': 'experience',
+  'approvals': 'experience',
 }
 _MAGIC, _PAGE = b'SQLite format 3\0', 4096
 _MOST, _SOME = 100, 8  # pages of a schema, and that tell whether they have checksums

@@ -20,7 +20,7 @@ import apsw
 
 from dreaming.memory import whole
 
-VERSION = 3
+VERSION = 4
 APPLICATION_ID = 0x44524D31  # 'DRM1': tells a diary from any other SQLite file
 
 _FIRST = """
@@ -199,7 +199,18 @@ CREATE TRIGGER experiences_words BEFORE DELETE ON experiences
     WHERE id = old.id; END;
 """
 
-_STEPS = (_FIRST, _SECOND, _THIRD)
+_FOURTH = """
+CREATE TABLE approvals (  -- who let nights dream of what was not the user's own words
+  experience INTEGER PRIMARY KEY REFERENCES experiences ON DELETE CASCADE,
+  was INTEGER NOT NULL,  -- its trust before
+  who TEXT NOT NULL,
+  witness INTEGER REFERENCES experiences ON DELETE CASCADE,  -- own words that say the same
+  time REAL NOT NULL  -- when
+) STRICT;
+CREATE INDEX approvals_witness ON approvals (witness);
+"""
+
+_STEPS = (_FIRST, _SECOND, _THIRD, _FOURTH)
 """Step n makes version n + 1 of version n; a new file takes all of them."""
 
 

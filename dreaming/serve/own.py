@@ -141,13 +141,14 @@ class Own:
     return JSONResponse(_experience(made))
 
   async def approve(self, call: Call) -> Response:
-    count = await asyncio.to_thread(self._agent.approve, call.body['ids'])
+    count = await asyncio.to_thread(self._agent.approve, call.body['ids'], call.client.name)
     return JSONResponse({'approved': count})
 
   async def forget(self, call: Call) -> Response:
     count = await self._talk.with_mind(self._agent.forget, call.body['ids'])
     self._talk.forget_whys()
-    return JSONResponse({'forgotten': count})
+    receipt = self._agent.receipt
+    return JSONResponse({'forgotten': count, 'receipt': receipt and receipt.plain()})
 
   async def why(self, call: Call) -> Response:
     id = call.request.path_params['id']

@@ -63,10 +63,12 @@ def of_dream(dream: Dream, kind: str = 'dream') -> list[Example]:
         kind=kind,
         sources=dream.sources,
         asks=True,
+        dream=dream.id,
       )
       for pair in dream.pairs
     ]
-  return [Example(prompt='', target=dream.text + '\n', kind=kind, sources=dream.sources)]
+  fields = {'kind': kind, 'sources': dream.sources, 'dream': dream.id}
+  return [Example(prompt='', target=dream.text + '\n', **fields)]
 
 
 def of_experience(e: Experience) -> Example:
@@ -77,6 +79,11 @@ def of_experience(e: Experience) -> Example:
 # ---- The night's corpus ----
 
 
+KINDS = ('prompt', 'replay', 'dream', 'rehearsal', 'raw')
+"""Where a token comes from: our few-shot examples, the base itself, tonight's dreams, dreams of
+earlier nights, the experiences' own words."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Corpus:
   """All batches of a night in order, made before the first step: a night replays exactly."""
@@ -85,6 +92,22 @@ class Corpus:
   held_out: Batch  # dreams that are not trained on
   raw: Batch  # the experiences word for word: what must not be learned by heart
   shortlist: np.ndarray  # Int['W'], sorted token ids that target ids index
+  # Int['O 2'], an index into KINDS, and the dream's or experience's id or 0.
+  origins: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 2), np.int32))
+  # Int['steps B L'], the origin of every token; -1 where there is none.
+  where: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0, 0), np.int32))
+
+  def lineage(self) -> list[list[Any]]:
+    """[kind, id, tokens, tokens that are learned] of all that the batches hold, plain values."""
+    learned = np.zeros(self.where.shape, bool)
+    for i, b in enumerate(self.batches):
+      # A position's loss is of the token after it.
+      learned[i].reshape(-1)[np.asarray(b.loss_positions)[np.asarray(b.weights) > 0] + 1] = True
+    found = []
+    for o, (kind, id) in enumerate(self.origins.tolist()):
+      of_it = self.where == o
+      found.append([KINDS[kind], id, int(of_it.sum()), int((of_it & learned).sum())])
+    return found
 
 
 def build(
@@ -185,19 +208,31 @@ def build(
   streams = stream(False), stream(True)
   asking = any(e.after for e in encoded['dream'])
 
-  def batch() -> Batch:
+  origins: dict[tuple[str, int], int] = {('prompt', 0): 0}
+  where = np.full((steps, config.rows, length), -1, np.int32)
+
+  def batch(step: int) -> Batch:
     rows = []
     for i in range(config.rows):
       after = i % 3 < 2 and asking
       rows += pack(1, length - len(prefix) * after, streams[after])
+    for place, row in zip(where[step], rows, strict=False):
+      at = row[0].after if row else 0
+      place[:at] = 0
+      for e in row:
+        place[at : at + len(e.ids)] = origins.setdefault(e.origin, len(origins))
+        at += len(e.ids)
     made = batch_of(rows, length, config.losses, config.top_k, prefix, taught)
     return made if near is None else made.replace(near=near())
 
   def whole(examples: Sequence[Encoded]) -> Batch:
     return batch_of(pack(config.rows, length, iter(examples)), length, config.losses, config.top_k)
 
+  batches = tuple(batch(i) for i in range(steps))
   return Corpus(
-    batches=tuple(batch() for _ in range(steps)),
+    origins=np.asarray([(KINDS.index(kind), id) for kind, id in origins], np.int32),
+    where=where,
+    batches=batches,
     held_out=whole(encoded['held']),
     raw=whole(encoded['raw'] or encoded['held']),
     shortlist=shortlist,

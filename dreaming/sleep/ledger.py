@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from dreaming.memory.diary import Diary
 from dreaming.sleep import examine, lineage
-from dreaming.types import Dream, Status
+from dreaming.types import Dream, Status, Trust
 
 STATES = ('heard', 'dreamt', 'held', 'missed', 'slipping', 'superseded')
 
@@ -65,9 +65,11 @@ def facts(diary: Diary) -> list[Fact]:
   return found
 
 
-def rehearsal(diary: Diary, newer: Sequence[Dream], times: int) -> list[Dream]:
-  """lineage.rehearsal, dreams of facts that slip or were missed `times` over."""
-  dreams = lineage.rehearsal(diary, newer)
+def rehearsal(
+  diary: Diary, newer: Sequence[Dream], times: int, least: Trust = Trust.USER
+) -> list[Dream]:
+  """lineage.rehearsal of at least that trust, what slips or was missed `times` over."""
+  dreams = [d for d in lineage.rehearsal(diary, newer) if d.trust >= least]
   weak = {f.experience for f in facts(diary) if f.state in ('slipping', 'missed')}
   return [d for d in dreams for _ in range(times if weak & {*d.sources} else 1)]
 

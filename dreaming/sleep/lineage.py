@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from dreaming.identity import generations
+from dreaming.memory import private
 from dreaming.memory.diary import Diary
 from dreaming.sleep import examine
 from dreaming.sleep.train import TrainConfig
-from dreaming.types import Dream, Lora, Status
+from dreaming.types import Dream, Lora, Status, Trust
 
 EXAM_STYLES = ('exam', 'exam_unknown')
 """Dreams that a night is examined with: they never train, in no night."""
@@ -33,18 +34,27 @@ def nights(diary: Diary) -> list[int]:
 def rehearsal(diary: Diary, newer: Sequence[Dream] = ()) -> list[Dream]:
   """What those nights dreamt that was told: rehearsed, or the new dreams would displace it.
 
-  Not what had not been told then: it may have been since. Nor what a later night, or tonight,
-  answers otherwise: the newer experience wins, and the older one stays in the diary.
+  Not what had not been told then: it may have been since. Nor what holds a secret, by all that is
+  known of them by now. Nor what a later night, or tonight, answers otherwise: the newer experience
+  wins, and the older one stays in the diary.
 
   Args:
     newer: tonight's dreams.
   """
+  secrets = private.Secrets.of(diary.experiences(archived=None))
   kept, answers = [], _answers(newer)
   for n in reversed(nights(diary)):
     dreams = told(diary, n)
-    kept += [d for d in dreams if not _contradicted(d, answers)][::-1]
+    fit = [d for d in dreams if not _contradicted(d, answers) and secrets.clean(d)]
+    kept += fit[::-1]
     answers = _answers(dreams) | answers
   return kept[::-1]
+
+
+def lessons(dreams: Sequence[Dream], least: Trust) -> list[Dream]:
+  """Those of a night that train: kept, of sources that are trusted that far, and not the exam's."""
+  kept = (d for d in dreams if d.status == Status.KEPT and d.style not in EXAM_STYLES)
+  return [d for d in kept if d.trust >= least]
 
 
 def told(diary: Diary, night: int) -> list[Dream]:
@@ -80,9 +90,9 @@ def questions(
     newer: tonight's dreams: facts that they answer otherwise are asked no more.
   """
   there = {d.sources for d in rehearsal(diary, newer)}
-  found = [
-    q for n in nights(diary) for q in examine.held_out(diary.dreams(n))[0] if q.sources in there
-  ]
+  secrets = private.Secrets.of(diary.experiences(archived=None))
+  asked = [[d for d in diary.dreams(n) if secrets.clean(d)] for n in nights(diary)]
+  found = [q for dreams in asked for q in examine.held_out(dreams)[0] if q.sources in there]
   if len(found) > limit:
     found = [found[i] for i in np.linspace(0, len(found) - 1, limit).astype(int)]
   return tuple(found)

@@ -46,7 +46,6 @@ from dreaming.sleep import (
   supervise,
   train,
 )
-from dreaming.sleep.lineage import EXAM_STYLES
 from dreaming.sleep.outcome import Outcome, plain
 from dreaming.sleep.settings import NightConfig
 from dreaming.types import Dream, Experience, Lora, Mind, Status
@@ -171,7 +170,8 @@ class _Night:
       found = select.select(self.diary, vectors, self.config.select, now, self.embedder)
       ids = [e.id for e in found]
     self.log.write('select', 0, {'chosen': len(ids)})
-    return self._leave('select', {'ids': ids, 'now': now, 'parent': self.diary.active()})
+    seen = {'now': now, 'last': max(self.diary.ids(archived=None), default=0)}  # what it could see
+    return self._leave('select', {'ids': ids, **seen, 'parent': self.diary.active()})
 
   def _dream(self) -> list[Dream]:
     if self._left('dream') is None:
@@ -207,10 +207,10 @@ class _Night:
       more = corpus.more(self._aims, self.decoder, self.ground.params, lessons, *of_night)
       self.decoder.forget(self.base_mind)  # what it laid out to speak is room to train in
       with self._timed('train'):
-        on_step = self._on_step('train', self.config.train.steps)
         trained = train.train(
           self.ground.params, self.base.arch, lessons, config=self.config.train, seed=self.seed,
-          adapter=parent, on_step=on_step, checkpoint=self.work / 'train', **more,
+          adapter=parent, checkpoint=self.work / 'train',
+          on_step=self._on_step('train', self.config.train.steps), **more,
         )  # fmt: skip
       digest = artifacts.write(path, trained.adapter)
       done = {'steps': trained.steps_done, 'stopped': trained.stopped, 'digest': digest}
@@ -336,7 +336,7 @@ class _Night:
 
   def _lessons(self) -> list[Dream]:
     """The dreams that train."""
-    return [d for d in self.dreams if d.status == Status.KEPT and d.style not in EXAM_STYLES]
+    return lineage.lessons(self.dreams, self.config.select.least)
 
   def _told(self) -> list[Experience]:
     return select.chosen(self.diary, self.chosen['ids'], self.config.select)
@@ -348,15 +348,16 @@ class _Night:
       weak, asked = self.config.corpus.weak_repeats, self.config.train.steps
       made = corpus.build(
         self.decoder, self.base_mind, self.base.digest, self._lessons(), self._told(),
-        ledger.rehearsal(self.diary, self.dreams, weak), user=self.config.user,
-        config=self.config.corpus, steps=asked, seed=self.seed, cache=self.cache, aims=self._aims,
+        ledger.rehearsal(self.diary, self.dreams, weak, self.config.select.least),
+        user=self.config.user, config=self.config.corpus, steps=asked, seed=self.seed,
+        cache=self.cache, aims=self._aims,
       )  # fmt: skip
     digest, left = artifacts.digest(vars(made)), self._left('corpus') or {}
     if left.get('digest') != digest:  # new, or the machine changed: not what was trained on
       shutil.rmtree(self.work / 'train', ignore_errors=True)
       size = {'batches': len(made.batches)}
       self.log.write('corpus', 0, size)
-      self._leave('corpus', {'digest': digest, **size})
+      self._leave('corpus', {'digest': digest, **size, 'lineage': made.lineage()})
     return made
 
   @functools.cached_property

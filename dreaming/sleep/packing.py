@@ -26,6 +26,7 @@ class Example:
   kind: str = 'dream'  # 'dream', 'raw', 'rehearsal', 'replay'
   sources: tuple[int, ...] = ()
   asks: bool = False  # a question with its answer: it may stand after the few-shot examples
+  dream: int = 0  # id of the dream that it is of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Encoded:
   emphasis: np.ndarray | None = None  # Float['losses'], the weights of its tokens; None: 1 each
   taught_ids: np.ndarray | None = None  # Int['losses K'], of a teacher that has read the episode
   taught_probs: np.ndarray | None = None  # Float['losses K']
+  origin: tuple[str, int] = ('', 0)  # kind of the example, and the dream or experience it is of
 
   def taught(self, probs: np.ndarray, ids: np.ndarray) -> Encoded:
     """With a teacher's distribution as the target, [losses, K] each."""
@@ -66,7 +68,9 @@ def encode(
   target_ids[:, 0] = ids[1:][loss[:-1]]
   probs = np.zeros(target_ids.shape, np.float32)
   probs[:, 0] = 1.0
-  return Encoded(ids, loss, target_ids, probs, example.kind == 'replay', after)
+  of = example.sources[0] if example.kind == 'raw' and example.sources else example.dream
+  replays = example.kind == 'replay'
+  return Encoded(ids, loss, target_ids, probs, replays, after, (example.kind, of))
 
 
 def pack(rows: int, length: int, stream: Iterator[Encoded]) -> list[list[Encoded]]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dreaming import types
-from dreaming.memory import private, score
+from dreaming.memory import addressed, private, score
 from dreaming.memory.diary import Diary
 from dreaming.memory.embed import Embedder
 from dreaming.memory.index import Index
@@ -33,10 +33,15 @@ class SelectConfig:
   recent: int = 0  # of the latest, that have a place whatever their score
   themes: tuple[str, ...] = ()  # goals or subjects: what is like one of them counts as profounder
   theme_weight: float = 3.0  # points of profoundness at a cosine of 1
+  trust: str = 'user'  # of types.Trust, in lower case: what is less trusted never trains
+  corroborated: bool = True  # what others wrote may be dreamt of when the user has said it, too
   strike_contacts: bool = False  # addresses and telephone numbers go, as secrets always do
   weights: score.ProfoundnessWeights = score.ProfoundnessWeights()
 
   def __post_init__(self):
+    if self.trust.upper() not in types.Trust.__members__:
+      known = ', '.join(t.name.lower() for t in types.Trust)
+      raise ValueError(f'select.trust is {self.trust!r}: take one of {known}')
     if self.top_k < 1:
       raise ValueError(f'select.top_k is {self.top_k}: take at least 1')
     for name in ('fraction', 'diversity'):
@@ -53,6 +58,11 @@ class SelectConfig:
     if not all(t.strip() for t in self.themes):
       raise ValueError(f'select.themes is {self.themes}: give texts, or () for none')
 
+  @property
+  def least(self) -> types.Trust:
+    """The least trust that trains."""
+    return types.Trust[self.trust.upper()]
+
 
 def select(
   diary: Diary,
@@ -63,10 +73,11 @@ def select(
 ) -> list[types.Experience]:
   """At most `top_k` experiences that no active night has consumed, in order of time.
 
-  Imported and third-party texts are left out unless approved: they do not reach the weights. What
-  the user asked to forget (feedback UNWANTED) is left out too. What they asked to remember (WANTED)
-  has its place whatever its score and the fraction; if there are more than `top_k` the latest come
-  first, and the others stay for the next night.
+  What is trusted less than `config.trust` is left out, imported and third-party texts that nobody
+  approved: they do not reach the weights; so is what speaks to the agent as nobody does who talks
+  with it (addressed.py), and what the user asked to forget (feedback UNWANTED). What they asked to
+  remember (WANTED) has its place whatever its score and the fraction; if there are more than
+  `top_k` the latest come first, and the others stay for the next night.
 
   Args:
     vectors: ids Int['N'] and Float['N D'], as `diary.embeddings(embedder.name)` gives them; an
@@ -81,7 +92,8 @@ def select(
   allowed = [
     e
     for e in diary.experiences(since=since, unconsumed=True)
-    if e.trust >= types.Trust.USER and not 0 < _feedback(e) <= score.UNWANTED
+    if e.trust >= config.least and not 0 < _feedback(e) <= score.UNWANTED
+    if config.least < types.Trust.USER or not addressed.flagged(e)
   ]
   index = Index(*vectors)
   themed = _themed(allowed, index, config, embedder)
@@ -100,8 +112,9 @@ def select(
 
 def chosen(diary: Diary, ids: Sequence[int], config: SelectConfig) -> list[types.Experience]:
   """What was selected, as the night reads it: without passwords, keys and card numbers."""
-  found = diary.experiences(ids=ids)
-  return [private.without_secrets(e, contacts=config.strike_contacts) for e in found]
+  secrets = private.Secrets.of(diary.experiences(archived=None), config.strike_contacts)
+  found = diary.experiences(ids=ids)  # whose trust may have been withdrawn since
+  return [secrets.without(e) for e in found if e.trust >= config.least]
 
 
 class _Candidate(NamedTuple):

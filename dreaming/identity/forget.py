@@ -1,0 +1,158 @@
+"""Forgetting: what was removed, and what still holds it. relive.py makes the weights anew."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from dreaming.memory.diary import Diary
+from dreaming.types import Experience
+
+TWIN, PLAN = 'replay', 'replay.json'
+"""The directory of a life that is lived again, and what it is lived again for; see relive.py."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Receipt:
+  """What was removed, and what still holds it. No word of it is in here.
+
+  Attributes:
+    ids: of the experiences that were forgotten.
+    removed: what -> how many, as rows, files or entries.
+    generations: that have learned of them, themselves or in an ancestor: until a replay.
+    files: in the identity's directory, copies that hold their words still; removing is the owner's.
+    replayed: nights that were lived again without them.
+    time: Unix seconds.
+  """
+
+  ids: tuple[int, ...]
+  removed: Mapping[str, int]
+  generations: tuple[int, ...]
+  files: tuple[str, ...]
+  replayed: tuple[int, ...] = ()
+  time: float
+
+  @property
+  def complete(self) -> bool:
+    """Whether nothing of it is left that this program knows of."""
+    return not self.generations and not self.files
+
+  def plain(self) -> dict[str, Any]:
+    return dataclasses.asdict(self) | {'complete': self.complete}
+
+  def lines(self) -> list[str]:
+    """For people."""
+    out = [f'{count:>7,}  {what} removed' for what, count in self.removed.items() if count]
+    if self.replayed:
+      out.append(f'nights lived again without it: {", ".join(map(str, self.replayed))}')
+    if self.generations:
+      numbers = ', '.join(map(str, self.generations))
+      out.append(f'generations that have learned of it: {numbers}; --do=replay makes them anew')
+    out += [f'still in {path}: remove it yourself' for path in self.files]
+    return out + ['nothing else is known to hold it: exports and backups elsewhere are yours']
+
+
+def write(workdir: pathlib.Path, receipt: Receipt) -> pathlib.Path:
+  """Keeps a receipt as forgotten/NNNN.json, durably; returns the file."""
+  directory = workdir / 'forgotten'
+  directory.mkdir(exist_ok=True)
+  number = max((int(p.stem) for p in directory.glob('[0-9]*.json')), default=0) + 1
+  path = directory / f'{number:04d}.json'
+  write_json(path, receipt.plain())
+  return path
+
+
+def replaying(workdir: pathlib.Path) -> bool:
+  """Whether a replay was begun that is not over."""
+  return (workdir / PLAN).exists()
+
+
+# ---- What holds something ----
+
+
+def learned(diary: Diary, ids: Collection[int]) -> tuple[int, ...]:
+  """Generations that trained on any of these experiences, or grew from one that did."""
+  found: set[int] = set()
+  for g in diary.generations():  # a parent comes before its children
+    if set(g.manifest.sources) & set(ids) or g.parent in found:
+      found.add(g.number)
+  return tuple(sorted(found))
+
+
+def copies(workdir: pathlib.Path, gone: Sequence[Experience]) -> tuple[str, ...]:
+  """Files of an identity that hold words of experiences, beside the diary itself.
+
+  Diaries of before an update, what a rescue kept, logs and results. Words that are shorter than a
+  dozen characters could be anybody's, and are not looked for.
+  """
+  words = {t.encode() for e in gone for t in (e.content, e.response) if len(t.strip()) >= 12}
+  words |= {json.dumps(w.decode())[1:-1].encode() for w in words}
+  found = []
+  for path in sorted(workdir.rglob('*')):
+    part = path.relative_to(workdir).parts
+    if part[0] in ('generations', 'media', 'index', TWIN, PLAN) or not path.is_file():
+      continue
+    if path.name.removesuffix('-wal') == 'diary.sqlite' or path.is_symlink():
+      continue
+    if _holds(path, words):
+      found.append(str(pathlib.Path(*part)))
+  return tuple(found)
+
+
+def _holds(path: pathlib.Path, words: Collection[bytes], size: int = 1 << 20) -> bool:
+  longest = max(map(len, words), default=0)
+  with path.open('rb') as file:
+    before = b''
+    while piece := file.read(max(size, longest)):
+      if any(w in before + piece for w in words):
+        return True
+      before = piece[-longest:] if longest else b''
+  return False
+
+
+def strike_history(path: pathlib.Path, gone: Sequence[Experience]) -> int:
+  """Removes what was typed from the terminal's history; returns how many entries went.
+
+  Its lines are a comment, then the entry with a plus before each of its lines.
+  """
+  if not path.is_file():
+    return 0
+  texts = {' '.join(e.content.split()) for e in gone if e.content.strip()}
+  kept, count = [], 0
+  for block in path.read_text(encoding='utf-8', errors='replace').split('\n# '):
+    lines = [line[1:] for line in block.split('\n') if line.startswith('+')]
+    said = ' '.join(' '.join(lines).split())
+    if said and any(said == t or said.endswith(f' {t}') for t in texts):
+      count += 1
+    else:
+      kept.append(block)
+  if count:
+    temporary = path.with_name(f'.{path.name}.tmp')
+    temporary.write_text('\n# '.join(kept), encoding='utf-8')
+    _sync(temporary)
+    os.replace(temporary, path)
+  return count
+
+
+# ---- Files ----
+
+
+def write_json(path: pathlib.Path, fields: Mapping[str, Any]) -> None:
+  """Whole and durable, or as it was."""
+  temporary = path.with_name(f'.{path.name}.tmp')
+  temporary.write_text(json.dumps(fields, indent=1) + '\n', encoding='utf-8')
+  _sync(temporary)
+  os.replace(temporary, path)
+  _sync(path.parent)
+
+
+def _sync(path: pathlib.Path) -> None:
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
