@@ -9,7 +9,8 @@ denial, a role, or something true-sounding that nobody said. Weights and thresho
 development half (100 pairs, 25 messages) alone; the bars are on the other half. With --fit what is
 said of the development half is of weights fitted without the same message.
 Precision is the share of what is kept that is grounded, recall the share of what is grounded that
-is kept; intervals are Wilson's, of 95%. Expected: about a minute of CPU time, once compiled.
+is kept; intervals are Wilson's, of 95%. Expected: about a minute of
+CPU time, programs compiled before.
 """
 
 from __future__ import annotations
