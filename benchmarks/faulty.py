@@ -253,9 +253,12 @@ class Platter:
         for k in [k for k in tree if k == new or k.startswith(f'{new}/')]:
           del tree[k]
         tree |= {new + k: v for k, v in (below | {'': n.node}).items()}
-    for name, node in sorted(tree.items()):
-      if node is None or _split(name)[0] not in tree:
-        continue  # in a folder whose own name was lost
+    to.mkdir(exist_ok=True)
+    kept = {''}
+    for name, node in sorted(tree.items(), key=lambda x: x[0].count('/')):
+      if node is None or _split(name)[0] not in kept:
+        continue  # in a folder whose own name, or one above it, was lost
+      kept.add(name)
       path = to / name[1:]
       if node.data is None:
         path.mkdir(parents=True, exist_ok=True)
