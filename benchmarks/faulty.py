@@ -187,8 +187,8 @@ class _Node:
 class _Naming:
   """One change of a folder's names, safe once a folder that it is in was synced."""
 
-  out: tuple[str, str] | None  # folder, name: that goes
-  into: tuple[str, str] | None  # that comes
+  out: tuple[_Node, str] | None  # folder (it may be renamed itself), name: that goes
+  into: tuple[_Node, str] | None  # that comes
   node: _Node | None
   safe: bool = False
 
@@ -215,15 +215,15 @@ class Platter:
     names = self._names
     if op.kind in (MAKE, MKDIR):
       names[op.path] = _Node(None if op.kind == MKDIR else b'')
-      self._namings.append(_Naming(None, _split(op.path), names[op.path]))
+      self._namings.append(_Naming(None, self._at(op.path), names[op.path]))
     elif op.kind == REMOVE:
-      self._namings.append(_Naming(_split(op.path), None, names.pop(op.path, None)))
+      self._namings.append(_Naming(self._at(op.path), None, names.pop(op.path, None)))
     elif op.kind == RENAME:
       moved = [n for n in names if n == op.path or n.startswith(f'{op.path}/')]
-      node = names[op.path]
+      node, ends = names[op.path], (self._at(op.path), self._at(op.other))
       for name in moved:
         names[op.other + name[len(op.path) :]] = names.pop(name)
-      self._namings.append(_Naming(_split(op.path), _split(op.other), node))
+      self._namings.append(_Naming(*ends, node))
     elif op.kind in (WRITE, RESIZE) and op.path in names:
       names[op.path].since.append(op)
     elif op.kind == SYNC and (node := names.get(op.path)) is not None:
@@ -231,40 +231,41 @@ class Platter:
         node.data, node.since = _written(node.data, node.since), []
       else:
         for n in self._namings:
-          n.safe |= any(at is not None and at[0] == op.path for at in (n.out, n.into))
+          n.safe |= any(at is not None and at[0] is node for at in (n.out, n.into))
+
+  def _at(self, path: str) -> tuple[_Node, str]:
+    folder, name = _split(path)
+    return self._names[folder], name
 
   def cut(self, to: pathlib.Path, how: str, rng: random.Random) -> None:
     """Writes what is left: of what is not safe 'none', 'all' or 'some'."""
     unsafe = [n for n in self._namings if not n.safe]
     count = {'none': 0, 'all': len(unsafe), 'some': rng.randint(0, len(unsafe))}[how]
     there = {id(n) for n in unsafe[:count]}
-    tree: dict[str, _Node] = dict(self._start)
+    inside: dict[int, dict[str, _Node]] = collections.defaultdict(dict)
+    for path, node in self._start.items():
+      if path:
+        folder, name = _split(path)
+        inside[id(self._start[folder])][name] = node
     for n in self._namings:
-      if not (n.safe or id(n) in there):
-        continue
-      below = {}
-      if n.out is not None:
-        old = '/'.join(n.out)
-        below = {k[len(old) :]: v for k, v in tree.items() if k == old or k.startswith(f'{old}/')}
-        for k in below:
-          del tree[old + k]
-      if n.into is not None:
-        new = '/'.join(n.into)
-        for k in [k for k in tree if k == new or k.startswith(f'{new}/')]:
-          del tree[k]
-        tree |= {new + k: v for k, v in (below | {'': n.node}).items()}
-    for name, node in sorted(tree.items()):
-      if node is None or _split(name)[0] not in tree:
-        continue  # in a folder whose own name was lost
-      path = to / name[1:]
+      if n.safe or id(n) in there:
+        if n.out is not None:
+          inside[id(n.out[0])].pop(n.out[1], None)
+        if n.into is not None and n.node is not None:
+          inside[id(n.into[0])][n.into[1]] = n.node
+    self._write(to, self._start[''], inside, how, rng)
+
+  def _write(self, to, folder: _Node, inside, how: str, rng: random.Random) -> None:
+    to.mkdir(exist_ok=True)
+    for name, node in inside[id(folder)].items():
       if node.data is None:
-        path.mkdir(parents=True, exist_ok=True)
+        self._write(to / name, node, inside, how, rng)
       elif not name.endswith('-shm'):  # of processes that run
         since = [op for op in node.since if how == 'all' or (how == 'some' and rng.random() < 0.5)]
         if how == 'some' and since and rng.random() < 0.3:
           torn = since.pop()
           since.append(dataclasses.replace(torn, data=torn.data[: len(torn.data) // 2]))
-        path.write_bytes(_written(node.data, since))
+        (to / name).write_bytes(_written(node.data, since))
 
 
 def _split(path: str) -> tuple[str, str]:

@@ -158,6 +158,12 @@ def test_a_folder_that_is_renamed_takes_its_files_along(tmp_path):
   assert _cut(tmp_path, [*ops, FOLDER]) == {'3/x': b'1'}
 
 
+def test_what_lies_in_a_folder_that_was_lost_is_lost(tmp_path):
+  ops = [_op(faulty.MKDIR, '/t'), _op(faulty.MKDIR, '/t/u'), _op(faulty.MAKE, '/t/u/x')]
+  ops += [_op(faulty.SYNC, '/t/u/x'), _op(faulty.SYNC, '/t/u'), _op(faulty.SYNC, '/t')]
+  assert _cut(tmp_path, ops) == {} and _cut(tmp_path / 'after', [*ops, FOLDER]) == {'t/u/x': b''}
+
+
 def test_all_is_there_where_nothing_was_cut(tmp_path):
   assert _cut(tmp_path, [*MADE, _op(faulty.RENAME, '/a', '/b')], 'all') == {'b': b'new'}
 
