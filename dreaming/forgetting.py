@@ -122,7 +122,12 @@ class Forgetting(Trimming):
         raise ValueError(f'night {number} is not over: let it end before forgetting')
       plan = relive.plan(self.diary, ids)
       for n in plan.nights:
-        configuration.night_of(n.config)
+        config = configuration.night_of(n.config)
+        if n.number >= plan.first and n.lived and config.judged:
+          raise ValueError(
+            f'night {n.number} was judged by a person or a supervisor, and what they decide cannot '
+            'be lived again: roll back behind it, and forget with --do=diary'
+          )
       relive.keep(self.workdir, plan)
     if not plan.receipt:  # killed in between: what is gone already is not counted twice
       receipt = self._forget(plan.ids)

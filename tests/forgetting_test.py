@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -13,6 +14,7 @@ from dreaming.identity import forget
 from dreaming.memory.diary import Diary
 from dreaming.sleep.night import NightConfig
 from dreaming.sleep.outcome import plain
+from dreaming.sleep.review import ReviewConfig
 from dreaming.types import QA, Dream, Experience, Manifest, Media
 
 BEA = 'My friend Bea Novak plays the oboe in Ghent.'
@@ -129,8 +131,6 @@ def test_a_person_is_found_by_name_and_in_what_leans_on_it(agent):
 def test_the_configuration_of_a_night_comes_back_from_the_diary(agent):
   config = agent.night_config
   assert isinstance(config, NightConfig)
-  import dataclasses
-
   kept = json.loads(json.dumps(plain(dataclasses.asdict(config))))
   assert configuration.night_of(kept) == config
   with pytest.raises(ValueError, match='night.dream.novel=1 is no field'):
@@ -170,3 +170,14 @@ def test_history_without_it_is_left_as_it_is(tmp_path):
   assert forget.strike_history(path, [e]) == 0
   path.write_text('\n# x\n+High up\n')
   assert forget.strike_history(path, [e]) == 0 and path.read_text() == '\n# x\n+High up\n'
+
+
+def test_what_a_person_decided_is_not_lived_again(agent):
+  bea = agent.observe(BEA, now=1.0)
+  config = dataclasses.replace(agent.night_config, review=ReviewConfig(dreams=True))
+  number = agent.diary.begin_night(plain(dataclasses.asdict(config)))
+  agent.diary.set_night_step(number, 'select', {'ids': [bea.id], 'now': 5.0, 'last': bea.id})
+  agent.diary.end_night(number, 'rejected')
+  with pytest.raises(ValueError, match=f'night {number} was judged by a person'):
+    agent.replay([bea.id])
+  assert bea.id in agent.diary.ids()

@@ -21,3 +21,8 @@ class NightConfig:
   gate: gate.GateConfig = gate.GateConfig()
   review: review.ReviewConfig = review.ReviewConfig()
   supervisor: supervise.SupervisorConfig = supervise.SupervisorConfig()
+
+  @property
+  def judged(self) -> bool:
+    """Whether somebody decides in it who is no part of the agent."""
+    return self.review.dreams or self.review.generations or self.supervisor.armed
