@@ -70,7 +70,7 @@ def encode(
   probs[:, 0] = 1.0
   of = example.sources[0] if example.kind == 'raw' and example.sources else example.dream
   replays = example.kind == 'replay'
-  return Encoded(ids, loss, target_ids, probs, replays, after, (example.kind, of))
+  return Encoded(ids, loss, target_ids, probs, replays, after, origin=(example.kind, of))
 
 
 def pack(rows: int, length: int, stream: Iterator[Encoded]) -> list[list[Encoded]]:
