@@ -1,14 +1,11 @@
 """Dreaming Machines: an agent that lives through days and learns from them at night.
-
   python -m dreaming.main --config=configs/gemma3_270m.py [--mode=MODE] [--config.FIELD=VALUE ...]
-  live     live the days of config.life.days ('-': stdin), sleep after each; life: what is forgotten
-  chat     talk in the terminal; serve: over HTTP; sleep: one night; prepare: ahead of a first one
-  examine  ask the days' questions in four arms; status: who serves, what the diary holds
+  live     live config.life.days ('-': stdin), sleep after each; life: forgetting; examine: 4 arms
+  chat     in the terminal; serve: over HTTP; sleep: one night; prepare: ahead of one; status
   import   --files=A,B [--format=F]; export --to=A.jsonl or DIR; approve [--session=S | --ids=1,2]
-  trim     list, or [--do=archive | --do=restore [--ids=1,2]]; rescue: of a damaged diary
-  review   a night that waits: list, or --do=on, refuse, 'approve 3,4', 'reject 5', 'answer 6 WORDS'
-  forget   --ids=1,2 | --person=NAME: list, or [--do=diary | --do=replay]: from the weights, too
-configs/default.py has all fields. Exits: 0, 1 nothing learnt, 2 mistaken, 3 a night waits, 130."""
+  trim     [--do=archive | --do=restore [--ids=1,2]]; forget --ids=1|--person=N [--do=diary|replay]
+  review   [--do=on, refuse, 'approve 3,4', 'reject 5', 'answer 6 WORDS']; rescue: a damaged diary
+Exits: 0, 1 nothing learnt, 2 mistaken, 3 a night waits, 130 interrupted."""
 
 import pathlib
 import re
@@ -21,8 +18,8 @@ _DEFAULT = str(pathlib.Path(__file__).parents[1] / 'configs' / 'gemma3_270m.py')
 _CONFIG = config_flags.DEFINE_config_file('config', _DEFAULT, lock_config=True)
 _MODES = 'live life chat serve sleep examine status prepare import export approve review trim'
 _MODE = flags.DEFINE_enum('mode', 'live', [*_MODES.split(), 'forget', 'rescue'], '')
-_FLAGS = 'files format to session ids do person'
-_CARRY = {n: flags.DEFINE_string(n, None, '') for n in _FLAGS.split()}
+_CARRIED = 'files format to session ids do person'
+_CARRY = {n: flags.DEFINE_string(n, None, '') for n in _CARRIED.split()}
 
 
 def main(_: list[str]) -> None:

@@ -7,6 +7,7 @@ import errno
 from collections.abc import Iterator
 
 _ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK = (errno.EIO, errno.EROFS)
 _DEVICE = ('JaxRuntimeError', 'XlaRuntimeError')  # by name: jax is not imported to look at an error
 
 
@@ -19,8 +20,8 @@ def clearly(what: str, then: str = 'try again') -> Iterator[None]:
     then: what to do when the cause is gone.
 
   Raises:
-    OSError: in place of a bare one, of MemoryError and of the device's errors. What has its own
-      line already comes as it is.
+    OSError: in place of a disk's bare one, of MemoryError and of the device's errors. What has its
+      own line already, and what a mistyped name is answered with, comes as it is.
   """
   try:
     yield
@@ -32,7 +33,7 @@ def clearly(what: str, then: str = 'try again') -> Iterator[None]:
     way_out = 'end what else uses the device' if 'RESOURCE_EXHAUSTED' in str(e) else 'look at it'
     raise OSError(f'{what}: the device failed ({line(e)}): {way_out}, then {then}') from e
   except OSError as e:
-    if e.errno is None:
+    if e.errno not in (*_ROOM, *_DISK):
       raise
     way_out = 'make room there' if e.errno in _ROOM else 'check that disk'
     where = f' ({e.filename})' if e.filename else ''
