@@ -164,6 +164,7 @@ def toy_train(
 
 
 def play(monkeypatch):
+  monkeypatch.setattr('dreaming.brain.programs.drop', lambda: None)  # what is compiled stays so
   monkeypatch.setattr(night.dream, 'dream', dreams_of)
   monkeypatch.setattr(night.corpus, 'build', toy_corpus)
   monkeypatch.setattr(night.train, 'train', toy_train)
