@@ -76,6 +76,8 @@ class Victim:
     if self._process.stdin:
       self._process.stdin.close()
     self._process.wait(timeout=60)
+    if self._process.stdout:
+      self._process.stdout.close()
     self._said.close()
 
 

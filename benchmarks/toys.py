@@ -126,6 +126,9 @@ class Lessons:
   held_out: np.ndarray
   shortlist: np.ndarray
 
+  def lineage(self) -> list[list]:
+    return []
+
 
 def lessons(decoder, base, digest, dreams, experiences, rehearsal, *, steps, **_) -> Lessons:
   text = ' '.join(d.text for d in (*dreams, *rehearsal))

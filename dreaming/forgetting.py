@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from dreaming import configuration
+from dreaming import configuration, mishaps
 from dreaming.brain import chat
 from dreaming.identity import forget as forget_lib
 from dreaming.identity.forget import Receipt
@@ -69,6 +69,7 @@ class Forgetting(Trimming):
       raise ValueError('a replay is not over: finish it first with --mode=forget --do=replay')
     return self._forget(ids).removed['experiences']
 
+  @mishaps.clearly('forgetting stopped, and the diary is whole', 'forget again')
   def _forget(self, ids: Iterable[int]) -> Receipt:
     gone = self.diary.experiences(ids=ids)
     chosen = tuple(e.id for e in gone)
