@@ -19,6 +19,7 @@ from dreaming.serve.stream import Ask
 from dreaming.serve.talk import Message, Reply, Talk
 
 Chunk = dict[str, Any]
+_TOKEN_BYTES = 256  # no token has more
 _GRACE = 3600.0  # seconds: what uvicorn waits for at its end (serve.drain_seconds) is the limit
 
 
@@ -180,6 +181,10 @@ class Completions:
     prompts = body['prompt']
     prompts = [prompts] if isinstance(prompts, str) or isinstance(prompts[0], int) else prompts
     n, tokenizer = body.get('n', 1), talk.agent.base.tokenizer
+    longest = talk.engine.length * _TOKEN_BYTES
+    if too_long := [p for p in prompts if isinstance(p, str) and len(p) > longest]:
+      line = f'a prompt has {len(too_long[0]):,} characters: no more than {longest:,} can fit'
+      raise Refused(422, line, 'invalid_value')  # before it is read at all: that would take long
     rows = [tokenizer.encode(p) if isinstance(p, str) else list(p) for p in prompts]
     if odd := [i for row in rows for i in row if i >= tokenizer.vocab_size]:
       raise Refused(422, f'prompt: {odd[0]} is no token', 'invalid_value')

@@ -154,6 +154,7 @@ def parse(body: bytes, schema: Schema) -> dict[str, Any]:
     raise Refused(400, f'the body is not JSON: {e}', 'invalid_json') from None
   if isinstance(value, dict):  # clients send null for what they leave out
     value = {k: v for k, v in value.items() if v is not None}
+  _bounded(value, schema)
   try:
     error = next(iter(sorted(_validator(_key(schema)).iter_errors(value), key=_depth)), None)
   except RecursionError:
@@ -163,6 +164,15 @@ def parse(body: bytes, schema: Schema) -> dict[str, Any]:
     line = error.message if len(error.message) < 300 else f'{error.message[:300]}...'
     raise Refused(422, f'{where}: {line}', 'invalid_value')
   return value
+
+
+def _bounded(value: Any, schema: Schema) -> None:
+  """Refuses lists that are too long before each of their items is looked at."""
+  for name, of in schema.get('properties', {}).items():
+    found = value.get(name) if isinstance(value, dict) else None
+    limit = of.get('maxItems')
+    if isinstance(found, list) and limit is not None and len(found) > limit:
+      raise Refused(422, f'{name}: {len(found):,} items, the limit is {limit:,}', 'invalid_value')
 
 
 def _no_constant(name: str) -> None:
