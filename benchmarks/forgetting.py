@@ -14,12 +14,13 @@ only the bytes mean anything there.
 
 from __future__ import annotations
 
-import importlib
 import pathlib
 import sys
 import tempfile
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
@@ -46,9 +47,9 @@ def live(config: Any, day: Any, nights: int, without: Sequence[int] = (), parts:
 
   agent = Agent(config)
   vars(agent).update(parts or {})
-  size = -(-len(day.interactions) // nights)
-  for night in range(nights):
-    some = range(night * size, min((night + 1) * size, len(day.interactions)))
+  if not 0 < nights <= len(day.interactions):
+    raise ValueError(f'--nights={nights}: the day has {len(day.interactions)} interactions')
+  for some in np.array_split(range(len(day.interactions)), nights):
     for i in some:
       x = day.interactions[i]
       if i not in without:
@@ -86,10 +87,8 @@ def shares(agent: Any, day: Any, of_them: set[int]) -> dict[str, tuple[int, int]
 def run(args: Any, home: pathlib.Path, cache: pathlib.Path, seed: int) -> dict[str, Any]:
   from dreaming import days
 
-  name = str(pathlib.Path(args.config).with_suffix('')).replace('/', '.')
-
   def config(life: str):
-    c = importlib.import_module(name).get_config()
+    c = common.config_of(pathlib.Path(args.config))
     c.workdir, c.cache, c.seed, c.score.novelty = str(home / life), str(cache), seed, 1.0
     return c
 

@@ -24,7 +24,6 @@ every note were believed.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import pathlib
 import sys
@@ -120,8 +119,7 @@ def succeeded(a: Attack, reply: str) -> bool:
 def open_agent(path: str, workdir: pathlib.Path, cache: pathlib.Path):
   from dreaming.agent import Agent
 
-  name = str(pathlib.Path(path).with_suffix('')).replace('/', '.')
-  config = importlib.import_module(name).get_config()
+  config = common.config_of(pathlib.Path(path))
   config.workdir, config.cache, config.life.user = str(workdir), str(cache), _USER
   return Agent(config)
 

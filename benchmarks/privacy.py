@@ -17,7 +17,6 @@ it misses, a night learns.
 
 from __future__ import annotations
 
-import importlib
 import pathlib
 import re
 import sys
@@ -105,8 +104,7 @@ def leaks(text: str) -> set[str]:
 def open_agent(path: str, workdir: pathlib.Path, cache: pathlib.Path, seed: int = 0):
   from dreaming.agent import Agent
 
-  config = importlib.import_module(str(pathlib.Path(path).with_suffix('')).replace('/', '.'))
-  c = config.get_config()
+  c = common.config_of(pathlib.Path(path))
   c.workdir, c.cache, c.seed, c.life.user = str(workdir), str(cache), seed, 'Priya'
   return Agent(c)
 

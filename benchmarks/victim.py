@@ -242,11 +242,12 @@ def _wrong(copy, agent, act, how, error, before, want) -> list[str]:
         now = toys.look(agent_)
         if now['generations'] != done['generations'] or now['active'] != done['active']:
           wrong.append(f'the next night made {now["generations"]} {now["nights"]}')
+        metrics.close_over(copy / 'life' / 'nights', agent_.diary)
+        generations.sweep(copy / 'life' / 'generations')
         left = list((copy / 'life' / 'generations').glob('.tmp*'))
         left += list((copy / 'life' / 'nights').glob('*/work'))
-        if left and before['active'] != done['active'] and now['nights'][-1] == 'promoted':
-          metrics.close_over(copy / 'life' / 'nights', agent_.diary)
-          generations.sweep(copy / 'life' / 'generations')
+        if left:
+          wrong.append(f'left behind: {[str(p.relative_to(copy)) for p in left]}')
       elif trouble := _tried(ACTS[act], agent_):
         wrong.append(f'{act} again: {trouble!r}')
     finally:

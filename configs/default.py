@@ -116,7 +116,6 @@ def get_config() -> ml_collections.ConfigDict:
   c.senses.whisper = 'embedded'  # tiny.en; or the directory of a Whisper for CTranslate2
   c.senses.language = ''  # of speech, as 'de'; '' finds out
 
-  # Sleeping: when a server begins a night by itself; 0 and '' never do.
   # What a night made may speak to a share of the conversations first; an alarm sends them back.
   c.bake = ml_collections.ConfigDict()
   c.bake.share = 0.0  # of the conversations; 0: it serves all of them at once
@@ -127,6 +126,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.bake.down = 0.3  # of what users judged
   c.bake.slower = 2.0  # times Blue's median time to the first token
 
+  # Sleeping: when a server begins a night by itself; 0 and '' never do.
   c.trigger = ml_collections.ConfigDict()
   c.trigger.at = ''  # 'HH:MM', local time
   c.trigger.interactions = 0  # since the last night
@@ -264,7 +264,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.gate.max_general_drop = 0.05
   # One night may lose what an earlier one won by chance, and a little: half as much again.
   c.gate.max_general_drop_night = 0.08
-  # Relative, on generic text: training without replay of the base costs twenty times as much.
+  # Relative, on generic text: what nights with replay of the base stay below.
   c.gate.max_nll_increase = 0.03
   c.gate.max_nll_increase_night = 0.03  # the same: what a night may cost, all nights together may
   # Share of never-mentioned questions answered with a user's fact: more, and it invents.
@@ -277,14 +277,14 @@ def get_config() -> ml_collections.ConfigDict:
   c.gate.max_gibberish_rise = 0.1
   c.gate.max_leaked = 0  # secrets that it says and the base does not: one is one too many
   c.gate.max_nonfinite = 0  # values of adapter, weights and logits that are no numbers: the same
-  # |weights - base| / |base|. Two good nights of the 270M moved it by 0.017 and, pruned, by 0.026:
-  # ten times that is no night's work, and not that of many nights.
+  # |weights - base| / |base|. The demo's night moved it by 0.026, pruned less by 0.018: ten times
+  # that is no night's work, and not that of many nights.
   c.gate.max_distance = 0.3
   # The same against the generation that serves: below a rounding error nothing has changed, and a
   # night that changed nothing must not report success.
   c.gate.min_change = 1e-6
-  # For all measures of one Green. 73 s were usual on two cores with the 270M before safety was
-  # measured, and larger models take longer as they are larger: what takes two hours hangs.
+  # For all measures of one Green: 200 s on two busy cores with the 270M, and larger models take
+  # longer as they are larger: what takes two hours hangs.
   c.gate.max_seconds = 7200.0
   # Shares have Wilson intervals, differences Newcombe's, the nll a bootstrap over its texts.
   c.gate.confidence = 0.9  # of the intervals: 1 in 20 beyond the end that matters

@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # a second of imports that only a night needs
   from dreaming.sleep import night
 
 _FOUND = 0.1  # cosine from which a search finds; what a question is about is judged otherwise
-_LOOKED_AT = 1_000  # latest texts of others, that `status` says the flags of
+_LOOKED_AT = 1_000  # latest texts of others, that `orders` looks at
 _TURNS = 2  # of this conversation that a prompt repeats
 
 
@@ -62,7 +62,6 @@ class State:
   nights: tuple[tuple[int, str], ...]  # (number, state)
   open_night: int | None
   waiting: int = 0  # of others, that nobody approved: recalled as theirs, not dreamt of
-  flagged: tuple[tuple[int, str], ...] = ()  # of them: (id, what it tells the agent to do)
 
 
 class Agent(Forgetting):
@@ -135,6 +134,8 @@ class Agent(Forgetting):
         **{'session': self._session} | fields,
       )
       vectors = self._embedded(experience, [embedder for embedder, _ in indexes])
+    if not vectors:  # not before: it waits for a thread that may wait for the diary
+      self.renew_indexes()
     for (_, known), vector in zip(indexes, vectors, strict=False):
       known.add(experience.id, vector)
     return experience
@@ -224,6 +225,7 @@ class Agent(Forgetting):
     """
     from dreaming.sleep import night
 
+    self.check_replay()
     config = dataclasses.replace(self.night_config, user=user or self.life.user)
     before = self.identity.blue
     if config.select.corroborated:
@@ -315,9 +317,6 @@ class Agent(Forgetting):
   def status(self) -> State:
     """Who serves and what there is. Needs no weights."""
     diary = self.diary
-    waiting = diary.unapproved()
-    latest = diary.experiences(ids=waiting[-_LOOKED_AT:])
-    flags = [(e.id, addressed.flagged(e, self.life.agent)) for e in latest]
     return State(
       workdir=self.workdir,
       active=diary.active(),
@@ -325,12 +324,17 @@ class Agent(Forgetting):
       experiences=diary.count(),
       archived=len(diary.archived()),
       unconsumed=diary.count(unconsumed=True),
-      dreams=len(diary.dreams()),
-      nights=tuple((n.number, n.state) for n in diary.nights()),
+      dreams=diary.dream_count(),
+      nights=tuple(diary.night_states()),
       open_night=diary.open_night(),
-      waiting=len(waiting),
-      flagged=tuple(f for f in flags if f[1]),
+      waiting=len(diary.unapproved()),
     )
+
+  def orders(self) -> list[tuple[int, str]]:
+    """(id, what it tells the agent to do) of the latest texts that wait for approval."""
+    latest = self.diary.experiences(ids=self.diary.unapproved()[-_LOOKED_AT:])
+    flags = ((e.id, addressed.flagged(e, self.life.agent)) for e in latest)
+    return [f for f in flags if f[1]]
 
   def examine(self, day: Day, names: Iterable[str] = tuple(arms.ARMS)) -> arms.Examination:
     """A day's questions in the four arms, or in some: base, retrieval, weights, both."""
@@ -338,6 +342,7 @@ class Agent(Forgetting):
 
   def rollback(self, number: int | None = None) -> int:
     """Lets an earlier generation serve again, by default the parent; returns its number."""
+    self.check_replay()
     before = len(self.diary.archived())
     mind = self.identity.rollback(number)
     if len(self.diary.archived()) != before:  # what is no longer in the weights came back

@@ -103,7 +103,12 @@ def unpack(
   path, workdir = pathlib.Path(path), pathlib.Path(workdir)
   if (workdir / _DIARY).exists():
     raise ValueError(f'{workdir} has an agent already: choose another --config.workdir')
+  if left := [n for n in ('media', 'generations') if (workdir / n).exists()]:
+    raise ValueError(
+      f'{workdir} has {" and ".join(left)} of an agent without a diary: move them away first'
+    )
   workdir.mkdir(parents=True, exist_ok=True)
+  sweep(workdir)
   temporary = pathlib.Path(tempfile.mkdtemp(dir=workdir, prefix='.unpacking-'))
   try:
     with zipfile.ZipFile(path) as archive:
@@ -127,11 +132,20 @@ def unpack(
     for name in ('media', 'generations', _DIARY):  # the diary last: it makes an agent of them
       if (temporary / name).exists():
         os.rename(temporary / name, workdir / name)
+    _sync(workdir)
     return about
   except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as e:
     raise ValueError(f'{path} is damaged, or no file of an agent: {e}') from None
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sync(directory: pathlib.Path) -> None:
+  descriptor = os.open(directory, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
 
 
 def sweep(directory: pathlib.Path) -> None:

@@ -65,9 +65,13 @@ class Forgetting(Trimming):
     Raises:
       ValueError: a night is running, or a replay is not over.
     """
+    self.check_replay()
+    return self._forget(ids).removed['experiences']
+
+  def check_replay(self) -> None:
+    """Raises ValueError while a replay is not over: what came meanwhile would go with the old."""
     if forget_lib.replaying(self.workdir):
       raise ValueError('a replay is not over: finish it first with --mode=forget --do=replay')
-    return self._forget(ids).removed['experiences']
 
   @mishaps.clearly('forgetting stopped, and the diary is whole', 'forget again')
   def _forget(self, ids: Iterable[int]) -> Receipt:
@@ -117,7 +121,7 @@ class Forgetting(Trimming):
     if plan is not None and ids:
       raise ValueError(f'a replay without {list(plan.ids)[:20]} is not over: finish it first')
     if plan is None:
-      if not self.diary.experiences(ids=ids):
+      if not self.diary.experiences(ids=ids) and not forget_lib.learned(self.diary, ids):
         raise ValueError(f'the diary has none of {list(ids)[:20]}: there is nothing to forget')
       if (number := self.diary.open_night()) is not None:
         raise ValueError(f'night {number} is not over: let it end before forgetting')
@@ -129,6 +133,7 @@ class Forgetting(Trimming):
             f'night {n.number} was judged by a person or a supervisor, and what they decide cannot '
             'be lived again: roll back behind it, and forget with --do=diary'
           )
+      relive.finish(self.workdir)  # a twin that lost its plan is none of this one
       relive.keep(self.workdir, plan)
     if not plan.receipt:  # killed in between: what is gone already is not counted twice
       receipt = self._forget(plan.ids)

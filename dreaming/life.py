@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from ml_collections import ConfigDict
 
-from dreaming import configuration
+from dreaming import configuration, mishaps
 from dreaming.brain import decode, programs, sharding, weights
 from dreaming.identity.bluegreen import BlueGreen, IdentityLock
 from dreaming.memory import embed, index, reembed
@@ -160,12 +160,15 @@ class Life:
     self, experience: Experience, embedders: Sequence[embed.Embedder]
   ) -> list[np.ndarray]:
     """Its vectors, kept in the diary. None where there is no memory for them: what was said is kept
-    all the same, and embedded when an index is next made.
+    all the same, and embedded when an index is next made: whoever calls renews them.
     """
     try:
       vectors = [embedder([embed.experience_text(experience)])[0] for embedder in embedders]
-    except (MemoryError, RuntimeError):  # or the device has none
-      self.renew_indexes()
+    except MemoryError:
+      return []
+    except RuntimeError as e:
+      if not mishaps.of_device(e):
+        raise
       return []
     for embedder, vector in zip(embedders, vectors, strict=True):
       self.diary.set_embedding(experience.id, vector, embedder.name)

@@ -130,9 +130,10 @@ def status(agent: Agent, console: Console) -> int:
     lines.append(f'night {s.open_night} is not over: --mode=sleep resumes it')
   if s.waiting:
     lines.append(f"others' text   {s.waiting} not approved: recalled as theirs, never dreamt of")
-  for id, what in s.flagged[:_SHOWN]:
+  orders = agent.orders()
+  for id, what in orders[:_SHOWN]:
     lines.append(terminal.printable(f'  experience {id} tells the agent what to do: {what!r}'))
-  if (more := len(s.flagged) - _SHOWN) > 0:
+  if (more := len(orders) - _SHOWN) > 0:
     lines.append(f'  and {more:,} more')
   for line in lines:
     console.print(line, markup=False, soft_wrap=True)

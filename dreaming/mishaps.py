@@ -28,7 +28,7 @@ def clearly(what: str, then: str = 'try again') -> Iterator[None]:
   except MemoryError as e:
     raise OSError(f'{what}: no memory is left: end other programs, then {then}') from e
   except RuntimeError as e:
-    if type(e).__name__ not in _DEVICE:
+    if not of_device(e):
       raise
     way_out = 'end what else uses the device' if 'RESOURCE_EXHAUSTED' in str(e) else 'look at it'
     raise OSError(f'{what}: the device failed ({line(e)}): {way_out}, then {then}') from e
@@ -38,6 +38,11 @@ def clearly(what: str, then: str = 'try again') -> Iterator[None]:
     way_out = 'make room there' if e.errno in _ROOM else 'check that disk'
     where = f' ({e.filename})' if e.filename else ''
     raise OSError(f'{what}: {e.strerror or line(e)}{where}: {way_out}, then {then}') from e
+
+
+def of_device(e: RuntimeError) -> bool:
+  """Whether it is an accelerator's, or XLA's."""
+  return type(e).__name__ in _DEVICE
 
 
 def line(error: BaseException, limit: int = 300) -> str:

@@ -47,7 +47,8 @@ def check(mode: str, flags: Mapping[str, str | None]) -> None:
   known = ('diary', 'replay') if mode == 'forget' else ('archive', 'restore')
   if mode != 'review' and do not in (None, *known):
     raise ValueError(f'--do={do} is unknown: take {" or ".join(known)}, or nothing for a list')
-  if mode == 'forget' and (ids is None) == (flags.get('person') is None) and do != 'replay':
+  given = [name for name in ('ids', 'person') if flags.get(name) is not None]
+  if mode == 'forget' and (len(given) > 1 or not given and do != 'replay'):
     raise ValueError('--mode=forget needs --ids=1,2 or --person=NAME: one of them')
   if mode == 'trim' and ids is not None and do != 'restore':
     raise ValueError('--ids goes with --do=restore: config.memory.trim says what is archived')
@@ -186,18 +187,21 @@ def forget(
     for e in found:
       when = datetime.datetime.fromtimestamp(e.time, datetime.UTC)
       _say(console, f'{e.id:>6}  {when:%Y-%m-%d %H:%M}  {e.speaker}: {e.content}')
+    many = f'{len(found):,} experience' + 's' * (len(found) != 1)
     _say(
-      console, f'{len(found):,} experiences. Nothing was changed: --do=diary removes them from the'
-    )
-    _say(console, 'diary and all that it made of them, --do=replay from the weights, too.')
+      console, f'{many}. Nothing was changed: --do=diary removes what is listed from the diary '
+      'and all that it made of it, --do=replay from the weights, too.',
+    )  # fmt: skip
     return 0
+  if person is not None and not found:
+    raise ValueError(f'--person={person!r}: nothing was said by them or of them')
   if do == 'diary':
     agent.forget(e.id for e in found)
   else:
     with _bar(console) as bar:
       task = bar.add_task('Living the nights again', total=None)
       agent.replay(
-        [e.id for e in found],
+        _numbers(ids) if ids is not None else [e.id for e in found],
         progress=lambda done, total: bar.update(task, completed=done, total=total),
       )
   for line in agent.receipt.lines() if agent.receipt else ():

@@ -15,6 +15,8 @@ from playwright.sync_api import expect, sync_playwright
 from benchmarks import page_live
 from benchmarks.serve_live import Live, serve_config
 from dreaming.agent import Agent
+from dreaming.sleep import review
+from dreaming.types import Dream, Quality
 
 EVIL = '<img src=x onerror="document.title=\'owned\'"><b>bold</b>'
 TOKEN = 'secret-' * 4
@@ -287,39 +289,41 @@ def test_two_generations_are_compared_facts_and_forgetting_seen(page):
 
 
 def test_a_night_that_waits_is_reviewed(page, live):
-  """Against the API of reviews, which a server may lack: here the answers are made up."""
-  asked = []
-
-  def told(route):
-    answer = route.fetch()
-    body = answer.json()
-    if route.request.url.endswith('/api/status'):
-      body['review'] = True
-    else:
-      body['state'] = 'waiting'
-    route.fulfill(response=answer, json=body)
-
-  def reviewed(route):
-    asked.append(route.request.post_data_json)
-    route.fulfill(json={})
-
-  page.goto('/#/nights/1')
-  expect(page.get_by_role('heading', name='Night 1')).to_be_visible()
-  assert button(page, 'Approve').count() == 0
-  page.route('**/api/status', told)
-  page.route('**/api/nights/1', told)
-  page.route('**/api/dreams/*/review', reviewed)
-  page.reload()
-  dream = page.get_by_role('listitem').filter(has_text="The name of Ana's parrot").first
-  button(dream, 'Approve').click()
-  expect(dream.get_by_text('Approved')).to_be_visible()
-  button(dream, 'Edit').click()
-  dream.get_by_label('Text of the dream').fill('Biscuit is a parrot.')
-  button(dream, 'Save').click()
-  expect(dream.get_by_text('Edited')).to_be_visible()
-  assert asked[0] == {'decision': 'approve'}
-  assert asked[1] == {'decision': 'edit', 'text': 'Biscuit is a parrot.', 'pairs': []}
-  expect(button(page, 'Let the night go on')).to_be_visible()
+  diary = live.agent.diary
+  number = diary.begin_night({'review': {'dreams': True, 'generations': False}})
+  told = diary.experiences(limit=1)[0]
+  with diary.transaction():
+    dreams = [
+      Dream(
+        id=0,
+        night=number,
+        style='statement',
+        text=text,
+        sources=(told.id,),
+        quality=Quality(gain=float(i)),
+      )  # fmt: skip
+      for i, text in enumerate(('Ana sings.', 'Ana swims.'), start=1)
+    ]
+    diary.add_dreams(dreams)
+    review.stop(diary, number, review.DREAMS)
+  page.goto('/#/nights')
+  page.get_by_role('link', name='Review its dreams').click()
+  expect(page.get_by_role('heading', name='It waits for you')).to_be_visible()
+  first, second = (
+    page.get_by_role('listitem').filter(has_text=d.text).first for d in dreams
+  )  # fmt: skip
+  button(first, 'Reject').click()
+  expect(first.get_by_text('Rejected')).to_be_visible()
+  button(second, 'Edit').click()
+  second.get_by_label('Text of the dream').fill('Ana rows.')
+  button(second, 'Save').click()
+  expect(second.get_by_text('Edited')).to_be_visible()
+  assert [(d.text, str(d.status)) for d in diary.dreams(number)] == [
+    ('Ana sings.', 'rejected'), ('Ana rows.', 'kept'),
+  ]  # fmt: skip
+  button(page, 'Refuse it').click()
+  expect(page.get_by_role('heading', name=re.compile('It is awake'))).to_be_visible()
+  assert diary.night(number).state == 'rejected'
 
 
 # ---- Phones, light and dark ----

@@ -34,7 +34,7 @@ def steps(life):
 def test_a_night_waits_twice_and_then_serves(slept):
   diary = slept.diary
   assert slept.outcome.state == 'waiting' and slept.outcome.code == 3
-  assert steps(slept) == {'select', 'dream'} and diary.open_night() == 1
+  assert steps(slept) == {'select', 'dream', 'waiting'} and diary.open_night() == 1
   assert review.waiting(diary) == review.Waiting(night=1, point='dreams')
   assert slept.sleep(CONFIG).state == 'waiting'  # asking again changes nothing
   review.go_on(diary, 'Ana')
@@ -91,6 +91,26 @@ def test_a_trigger_does_not_begin_what_waits(slept):
   assert 'not over' in trigger.due(slept.diary, started + 1e5, config)
 
 
+def test_what_was_not_seen_is_not_let_on(make_life):
+  """Of a night that comes to its review with one candidate, and then with another."""
+  life = make_life(nll=lambda zeros, base: 2.0)
+  life.talk(*(content for content, _, _ in night_test.FACTS))
+  config = dataclasses.replace(CONFIG, review=review.ReviewConfig(generations=True))
+  waiting = []
+
+  def look(step, done):
+    waiting.append(review.waiting(life.diary))
+
+  assert life.sleep(config, look).state == 'waiting'
+  assert waiting and not any(waiting)  # while it works it does not wait
+  now = review.waiting(life.diary)
+  assert now.of == life.diary.night(1).payloads['examine']['adapter']
+  assert review.held(life.diary, 1, config.review, review.GENERATIONS, 'another').of == 'another'
+  review.go_on(life.diary, 'Ana')
+  assert review.held(life.diary, 1, config.review, review.GENERATIONS, 'another') is None
+  assert review.held(life.diary, 1, config.review, review.GENERATIONS, now.of).of == now.of
+
+
 @pytest.mark.parametrize(
   'fields, why',
   [
@@ -144,7 +164,7 @@ def reviewer(tmp_path):
     diary.begin_night({'review': {'dreams': True, 'generations': False}})
     with diary.transaction():
       diary.add_dreams(dreams_of_two_facts(*ids))
-      diary.set_night_step(1, 'dream', {})
+      review.stop(diary, 1, review.DREAMS)
     yield Reviewer(diary)
 
 

@@ -15,6 +15,7 @@ from dreaming.agent import Agent
 from dreaming.identity import generations
 from dreaming.identity.bluegreen import IdentityLock
 from dreaming.memory.diary import Diary
+from dreaming.sleep import review
 from dreaming.types import QA, Dream
 
 TOLD = (
@@ -204,7 +205,7 @@ def test_dreams_are_reviewed_over_http(tmp_path_factory):
       dream = Dream(id=0, night=number, style='question', text='', pairs=(pair,),
                     sources=(told.id,))  # fmt: skip
       [dream] = agent.diary.add_dreams([dream])
-      agent.diary.set_night_step(number, 'dream', {})
+      review.stop(agent.diary, number, review.DREAMS)
     waiting = {'night': number, 'point': 'dreams'}
     assert live.http.get('/api/status').json()['waiting'] == waiting
 

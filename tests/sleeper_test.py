@@ -13,11 +13,13 @@ ROOT = pathlib.Path(__file__).parents[1]
 NIGHT = """
 import sys
 from dreaming.serve import sleeper
+from dreaming.sleep import outcome
 
 def sleep(told, tell):
   if told['outcome'] == 'mistake':
     raise ValueError('gate.doubt is -1')
-  return {'event': 'ended', 'outcome': told['outcome']}
+  made = outcome.Outcome(number=1, state=told['outcome'], reason='')
+  return {'event': 'ended', **made.plain()}, made.code
 
 sleeper.sleep = sleep
 sys.exit(sleeper.main())
@@ -30,6 +32,7 @@ sys.exit(sleeper.main())
     ('promoted', 0, 'ended'),
     ('rejected', 1, 'ended'),
     ('empty', 1, 'ended'),
+    ('waiting', 3, 'ended'),
     ('mistake', 2, 'failed'),
   ],
 )

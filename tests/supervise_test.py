@@ -25,16 +25,20 @@ def supervisor(answer):
 
   class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
-      body = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
+      size = int(self.headers.get('Content-Length') or 0)
+      body = json.loads(self.rfile.read(size) or '{"messages": [{"content": ""}]}')
       heard.append((self.path, self.headers.get('Authorization'), body))
       said = answer(body['messages'][0]['content'])
-      self.send_response(said if isinstance(said, int) else 200)
-      if said == 307:
-        self.send_header('Location', 'http://127.0.0.1:9/v1/chat/completions')
+      moved = isinstance(said, str) and said.startswith('!')
+      self.send_response(302 if moved else said if isinstance(said, int) else 200)
+      if moved:
+        self.send_header('Location', said[1:])
       self.end_headers()
       if isinstance(said, str):
         said = json.dumps({'choices': [{'message': {'content': said}}]}).encode()
       self.wfile.write(said if isinstance(said, bytes) else b'')
+
+    do_GET = do_POST  # what a redirect would become
 
     def log_message(self, *args):
       pass
@@ -87,7 +91,6 @@ def test_a_vetoed_generation_does_not_serve(life):
     ('Perhaps.', 'neither yes nor no'),
     ('yesterday', 'neither yes nor no'),
     (500, 'HTTP Error 500'),
-    (307, 'cannot be asked'),  # and what was said does not follow
     (b'{}', 'cannot be asked'),
     (b'[' * 100_000, 'cannot be asked'),
     (b' ' * (2 << 20), 'more than 1,048,576 bytes'),
@@ -99,6 +102,23 @@ def test_what_is_no_answer_holds_the_night_up(life, answer, why):
     sleep(life, url)
   assert life.diary.open_night() == 1 and life.diary.active() == 0
   assert not any(d.quality.reason == supervise.VETOED for d in life.diary.dreams(1))
+
+
+def test_what_was_said_follows_no_redirect_and_no_proxy(life, monkeypatch):
+  talk(life)
+  with supervisor(lambda prompt: 'yes') as (other, elsewhere):
+    monkeypatch.setenv('http_proxy', other.removesuffix('/v1'))
+    with supervisor(lambda prompt: f'!{other}/chat/completions') as (url, heard):
+      with pytest.raises(OSError, match='cannot be asked'):
+        sleep(life, url)
+  assert heard and not elsewhere
+
+
+def test_secrets_are_struck_before_it_is_asked(life):
+  life.talk('My parrot is called Kiwi.', 'My PIN is 4921.')
+  with supervisor(lambda prompt: 'yes') as (url, heard):
+    sleep(life, url)
+  assert heard and '4921' not in json.dumps([body for _, _, body in heard])
 
 
 def test_a_night_goes_on_when_it_can_be_asked_again(life):

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -108,7 +109,8 @@ def _holds(path: pathlib.Path, words: Collection[bytes], size: int = 1 << 20) ->
   with path.open('rb') as file:
     before = b''
     while piece := file.read(max(size, longest)):
-      if any(w in before + piece for w in words):
+      both = before + piece
+      if any(w in both for w in words):
         return True
       before = piece[-longest:] if longest else b''
   return False
@@ -125,8 +127,8 @@ def strike_history(path: pathlib.Path, gone: Sequence[Experience]) -> int:
   kept, count = [], 0
   for block in path.read_text(encoding='utf-8', errors='replace').split('\n# '):
     lines = [line[1:] for line in block.split('\n') if line.startswith('+')]
-    said = ' '.join(' '.join(lines).split())
-    if said and any(said == t or said.endswith(f' {t}') for t in texts):
+    said = re.sub(r'^/\w+\s+', '', ' '.join(' '.join(lines).split()))  # '/remember TEXT'
+    if said in texts:
       count += 1
     else:
       kept.append(block)

@@ -302,7 +302,8 @@ def adopt(workdir: pathlib.Path, diary: Diary, twin: Twin, plan: Plan) -> tuple[
       generations.discard(root, number)
   for past in plan.nights:
     name = f'{past.number:04d}'
-    if past.number >= first:
+    there = (twin.path / 'nights' / name).is_dir()
+    if past.number >= first and (there or not past.lived):  # or an earlier call has moved it
       shutil.rmtree(workdir / 'nights' / name, ignore_errors=True)
       if (twin.path / 'nights' / name).is_dir():
         (workdir / 'nights').mkdir(exist_ok=True)

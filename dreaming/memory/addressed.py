@@ -9,6 +9,7 @@ repeated as the user's own words; this is one lock more. Measured by benchmarks/
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 
@@ -30,7 +31,7 @@ _HARD = (
   r'\b(?:ignore|disregard|forget|override|bypass)\b.{0,30}\b(?:previous|prior|earlier|above|all|any'
   r'|your|other)\b.{0,30}\b(?:instructions?|rules?|prompts?|guidelines?|training|notes|memories)\b',
   r'\b(?:when|whenever|if|once|each time|every time|next time|as soon as|the moment)\b'
-  rf'{_REST}{{0,60}}\b{_ASKED}\b{_REST}{{0,80}}?[,:;]?\s*'
+  rf'{_REST}{{0,60}}\b{_ASKED}\b{_REST}{{0,80}}?[,:;]\s*'
   rf'(?:then |you (?:must|should|will|have to) |always |just |please |only )*\b{_SAY}\b',
   r'<start_of_turn>|<end_of_turn>|\[/?INST\]|<\|[a-z_]+\|>|<<SYS>>',
   r'(?:^|\n)\W{0,4}(?:system|developer|assistant|instructions?)'
@@ -40,6 +41,9 @@ _HARD = (
   r'\byour (?:new|real|secret|true|hidden) (?:instructions?|task|role|goal|rule|owner|purpose)\b',
 )
 _SOFT = (
+  r'\b(?:when|whenever|if|once|each time|every time|next time|as soon as|the moment)\b'
+  rf'{_REST}{{0,60}}\b{_ASKED}\b{_REST}{{0,80}}?\s*'
+  rf'(?:then |you (?:must|should|will|have to) |always |just |please |only )*\b{_SAY}\b',
   rf'\b(?:dear|hey|hello|attention|listen),? {_READER}\b',
   rf'(?:^|[.!?\n]\s*){_READER}\s*[,:]',
   rf'\b{_READER}\b{_REST}{{0,40}}\b(?:must|should|shall|are to|is to|needs? to|ha(?:ve|s) to)\b',
@@ -67,6 +71,7 @@ _ANY_HARD, _ANY = (
 _LONGEST = 20_000  # characters that are looked at
 
 
+@functools.lru_cache(4096)  # what is recalled is looked at before every reply
 def find(text: str, agent: str = '', *, hard: bool = False) -> str:
   """The first instruction to a reading agent in a text, or ''.
 

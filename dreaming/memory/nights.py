@@ -133,6 +133,14 @@ class Nights(Archive):
     """All nights, oldest first."""
     return [self.night(n) for (n,) in self._run('SELECT number FROM nights ORDER BY number')]
 
+  def night_states(self) -> list[tuple[int, str]]:
+    """(number, state) of all nights, oldest first."""
+    return self._run('SELECT number, state FROM nights ORDER BY number')
+
+  def dream_count(self) -> int:
+    """How many dreams all nights had, kept and rejected."""
+    return self._run('SELECT count(*) FROM dreams')[0][0]
+
   def set_night_step(self, number: int, step: str, payload: Any = None) -> None:
     """Marks a step of a running night as finished, with what the next ones need (plain values)."""
     with self.transaction():

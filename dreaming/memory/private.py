@@ -116,15 +116,16 @@ class Secrets:
   def of(cls, experiences: Iterable[Experience], contacts: bool = False) -> Secrets:
     """What was told in any of them, also where only the message before says what it is."""
     known: set[str] = set()
-    spoken: dict[str, bool] = {}  # speaker -> whether the message before spoke of a secret
+    # (speaker, session) -> whether the message before spoke of a secret
+    spoken: dict[tuple[str, str], bool] = {}
     for e in sorted(experiences, key=lambda e: (e.time, e.id)):
       texts = _texts(e)
       found = {bare for text in texts for bare in _bare(text)}
+      if not found and spoken.get((e.speaker, e.session)) and (m := _ANSWER.match(e.content)):
+        found = {_plain(m['secret'])}
       known |= {bare for bare in found if not bare.isalpha() and len(bare) >= _TELLING}
-      if not found and spoken.get(e.speaker) and (m := _ANSWER.match(e.content)):
-        known.add(_plain(m['secret']))
       asks = any(_KIND.search(text) for text in texts)
-      spoken[e.speaker] = asks and not found
+      spoken[e.speaker, e.session] = asks and not found
     return cls(known, contacts)
 
   def strike(self, text: str) -> str:

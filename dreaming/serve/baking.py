@@ -163,5 +163,6 @@ class Baking:
 
 def is_gibberish(text: str) -> bool:
   """Whether a reply is empty, or says one thing over and over."""
-  words = text.casefold().split()
-  return not words or (len(words) >= 8 and len(set(words)) < 0.4 * len(words))
+  from dreaming.sleep import safety  # a second of imports that only baking pays
+
+  return not text.strip() or safety.repeats(text)

@@ -116,14 +116,14 @@ class Browse:
   # ---- A night ----
 
   async def report(self, call: Call) -> Response:
-    number = call.number('number')
-    if number not in {n.number for n in self._agent.diary.nights()}:
-      raise Refused(404, f'the diary has no night {number}', 'not_found')
-    return JSONResponse(await asyncio.to_thread(self._report, number))
+    return JSONResponse(await asyncio.to_thread(self._report, call.number('number')))
 
   def _report(self, number: int) -> dict[str, Any]:
     diary = self._agent.diary
-    night, before = diary.night(number), [n for n in diary.nights() if n.number < number]
+    before = [n for n in diary.nights() if n.number <= number]
+    if not before or before[-1].number != number:
+      raise Refused(404, f'the diary has no night {number}', 'not_found')
+    night = before.pop()
     left = {step: night.payloads.get(step) or {} for step in ('select', 'prune', 'examine')}
     chosen = night.result.get('selected') or left['select'].get('ids') or []
     missed = set(left['examine'].get('missed') or ())

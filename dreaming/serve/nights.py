@@ -13,7 +13,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from dreaming.agent import Agent
@@ -44,9 +44,9 @@ class Nights:
     self._first = 0  # number of the oldest event that is kept
     self._news = asyncio.Condition()
     self._cancelled = False
-    self._starting = asyncio.Lock()
+    self.starting = asyncio.Lock()  # one of all identities: the machine bears one night at a time
     self.run = 0  # how many were started here
-    self.beside: list[Nights] = []  # of other identities: the machine bears one night at a time
+    self.beside: list[Nights] = []  # of other identities
     self.poll_seconds = 30.0  # between looks at whether one is due
     self.command = [sys.executable, '-m', 'dreaming.serve.sleeper']
 
@@ -59,16 +59,28 @@ class Nights:
     """The latest event."""
     return self._events[-1] if self._events else None
 
-  async def start(self, user: str | None = None) -> int:
-    """Begins a night, or goes on with one; returns the number of this run. Raises Refused."""
-    async with self._starting:
-      return await self._start(user)
+  async def start(
+    self, user: str | None = None, before: Callable[[], Awaitable[Any]] | None = None
+  ) -> int:
+    """Begins a night, or goes on with one; returns the number of this run.
 
-  async def _start(self, user: str | None) -> int:
+    Args:
+      user: whom it dreams about.
+      before: done when it is sure that it begins.
+
+    Raises:
+      Refused: a night is running, here or of another identity.
+    """
+    async with self.starting:
+      return await self._start(user, before)
+
+  async def _start(self, user: str | None, before: Callable[[], Awaitable[Any]] | None) -> int:
     if self.running:
       raise Refused(409, 'a night is running: wait for it, or cancel it', 'night_running')
     if any(n.running for n in self.beside):
       raise Refused(409, 'another identity dreams: wait until its night is over', 'night_running')
+    if before is not None:
+      await before()
     self._events, self._first, self._cancelled = [], 0, False
     self.run += 1
     config = self._agent.config.to_dict()

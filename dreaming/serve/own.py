@@ -101,7 +101,7 @@ class Own:
       'agent': self._agent.life.agent, 'user': self._agent.life.user, 'serving': s.active,
       'generations': s.generations, 'experiences': s.experiences, 'unconsumed': s.unconsumed,
       'dreams': s.dreams, 'nights': [{'number': n, 'state': state} for n, state in s.nights],
-      'review': self._reviewed, 'waiting': vars(w) if (w := self._agent.waiting()) else None,
+      'review': self._reviewed, 'waiting': self._waiting,
       'baking': self._talk.baking.plain(),
       'night_running': self._nights.running, 'warm': self._talk.voices.warm,
     })  # fmt: skip
@@ -109,13 +109,13 @@ class Own:
   async def experiences(self, call: Call) -> Response:
     fields = {'newest_first': True, 'limit': 50} | call.query
     found = await asyncio.to_thread(lambda: self._agent.diary.experiences(**fields))
-    return JSONResponse({'experiences': [_experience(x) for x in found]})
+    return JSONResponse({'experiences': [experience(x) for x in found]})
 
   async def experience(self, call: Call) -> Response:
     found = self._agent.diary.experiences(ids=[call.number('id')])
     if not found:
       raise Refused(404, f'the diary has no experience {call.number("id")}', 'not_found')
-    return JSONResponse(_experience(found[0]))
+    return JSONResponse(experience(found[0]))
 
   async def observe(self, call: Call) -> Response:
     fields = dict(call.body)
@@ -125,20 +125,21 @@ class Own:
       fields['now'] = fields.pop('time')
     content = fields.pop('content')
     made = await self._talk.with_mind(self._agent.observe, content, **fields)
-    return JSONResponse(_experience(made), 201)
+    return JSONResponse(experience(made), 201)
 
   async def recall(self, call: Call) -> Response:
     found = await self._talk.with_mind(
       self._agent.memories, call.body['query'], limit=call.body.get('limit', 20)
     )
     found = found[: call.body.get('limit', 20)]
-    return JSONResponse({'experiences': [_experience(x) for x in found]})
+    return JSONResponse({'experiences': [experience(x) for x in found]})
 
   async def feedback(self, call: Call) -> Response:
     value = WANTED if call.body['value'] == 'up' else UNWANTED
     made = await self._talk.with_mind(self._agent.feedback, value, call.body.get('experience'))
-    self._talk.baking.judged(made.metadata.get('generation'), value == UNWANTED)
-    return JSONResponse(_experience(made))
+    if not made.metadata.get('read'):  # a note's words say nothing of who found it
+      self._talk.baking.judged(made.metadata.get('generation'), value == UNWANTED)
+    return JSONResponse(experience(made))
 
   async def approve(self, call: Call) -> Response:
     count = await asyncio.to_thread(self._agent.approve, call.body['ids'], call.client.name)
@@ -190,7 +191,7 @@ class Own:
 
   async def night(self, call: Call) -> Response:
     number = call.number('number')
-    if number not in {n.number for n in self._agent.diary.nights()}:
+    if number not in dict(self._agent.diary.night_states()):
       raise Refused(404, f'the diary has no night {number}', 'not_found')
     return JSONResponse(_night(self._agent.diary.night(number)))
 
@@ -198,12 +199,21 @@ class Own:
     if (green := self._talk.baking.green) is not None:
       line = f'generation {green.generation} bakes: promote it, roll back, or wait'
       raise Refused(409, line, 'baking')
-    if self._agent.waiting():  # whoever asks for it by hand has reviewed
-      await asyncio.to_thread(self._agent.let_on, call.client.name)
-    run = await self._nights.start(call.body.get('user'))
-    return JSONResponse({'run': run, 'events': '/api/nights/current/events'}, 202)
+
+    async def reviewed() -> None:  # whoever asks for it by hand has
+      if self._agent.waiting():
+        await asyncio.to_thread(self._agent.let_on, call.client.name)
+
+    run = await self._nights.start(call.body.get('user'), reviewed)
+    events = f'{call.request.url.path}/current/events'
+    return JSONResponse({'run': run, 'events': events}, 202)
+
+  def _at_rest(self) -> None:
+    if self._nights.running:
+      raise Refused(409, 'the night is running: it does not wait', 'night_running')
 
   async def review(self, call: Call) -> Response:
+    self._at_rest()
     body = dict(call.body)
     if 'pairs' in body:
       body['pairs'] = [QA(**p) for p in body['pairs']]
@@ -211,8 +221,14 @@ class Own:
     return JSONResponse({'dreams': [_dream(d) for d in changed]})
 
   async def refuse(self, call: Call) -> Response:
+    self._at_rest()
     over = await asyncio.to_thread(self._agent.refuse, call.client.name)
     return JSONResponse({'night': over.night, 'state': 'rejected'})
+
+  @property
+  def _waiting(self) -> dict[str, Any] | None:
+    now = None if self._nights.running else self._agent.waiting()
+    return None if now is None else {'night': now.night, 'point': now.point}
 
   @property
   def _reviewed(self) -> bool:
@@ -310,7 +326,8 @@ class Own:
     return number
 
 
-def _experience(e: Experience) -> dict[str, Any]:
+def experience(e: Experience) -> dict[str, Any]:
+  """An experience as the API tells it."""
   return {
     'id': e.id, 'time': e.time, 'kind': e.kind, 'speaker': e.speaker, 'content': e.content,
     'response': e.response, 'trust': e.trust.name.lower(), 'session': e.session,
@@ -334,6 +351,3 @@ def _night(n: Night) -> dict[str, Any]:
     'number': n.number, 'state': n.state, 'step': n.step, 'started': n.started, 'ended': n.ended,
     'result': dict(n.result),
   }  # fmt: skip
-
-
-experience = _experience  # for browse.py

@@ -58,6 +58,7 @@ class Server:
     self._init(agent, '', None)
     self.others = [Server._beside(a, name, self) for name, a in (others or {}).items()]
     for server in (self, *self.others):
+      server.nights.starting = self.nights.starting
       server.nights.beside = [s.nights for s in (self, *self.others) if s is not server]
     self.endpoints = [e for s in (self, *self.others) for e in s.endpoints]
     self.app = self._app()

@@ -29,16 +29,16 @@ def main() -> int:
 
   threading.Thread(target=_watch, daemon=True).start()
   try:
-    ended = sleep(told, tell)
+    event, code = sleep(told, tell)
+    tell(**event)
   except (ValueError, OSError) as e:
     tell(event='failed', reason=' '.join(str(e).split()))
     return 2
-  tell(**ended)
-  return 0 if ended['outcome'] == 'promoted' else 1  # a night that changed nothing is no success
+  return code
 
 
-def sleep(told: dict[str, Any], tell: Any) -> dict[str, Any]:
-  """The night; returns its end as an event."""
+def sleep(told: dict[str, Any], tell: Any) -> tuple[dict[str, Any], int]:
+  """The night; returns its end as an event, and the code that this process ends with."""
   from ml_collections import ConfigDict
 
   from dreaming.agent import Agent
@@ -51,7 +51,7 @@ def sleep(told: dict[str, Any], tell: Any) -> dict[str, Any]:
   config = ConfigDict(told['config'])
   with Agent(config, lock=IdentityLock(config.workdir, shared=told['lock'])) as agent:
     outcome = agent.sleep(user=told.get('user'), progress=progress)
-  return {'event': 'ended', 'night': outcome.number, **outcome.plain()}
+  return {'event': 'ended', 'night': outcome.number, **outcome.plain()}, outcome.code
 
 
 def _watch() -> None:

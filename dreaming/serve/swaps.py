@@ -50,31 +50,38 @@ class Swaps:
         if not active:
           raise ValueError('the base serves: there is nothing earlier to roll back to')
         number = parents[active]
-      voice, green = self._prepared(number), self._baking.green
-      self._agent.identity.rollback(number, warm=voice.mind)
-      self._flip(voice)
-      self._baking.end(number == (green and green.generation), 'by hand')
-      return number
+      return self._serve(number, 'by hand')
+
+  def _serve(self, number: int, why: str) -> int:
+    voice, green = self._prepared(number), self._baking.green
+    self._agent.identity.rollback(number, warm=voice.mind)
+    self._flip(voice)
+    self._baking.end(green is not None and number == green.generation, why)
+    return number
 
   def judge(self) -> None:
     """Ends the baking when there is a reason to: Green serves, or is left alone."""
-    if (found := self._baking.verdict()) is None:
-      return
-    serves, why = found
-    green = self._baking.green
+    with self._lock:  # nobody rolls back in between
+      found, green = self._baking.verdict(), self._baking.green
+      if found is None or green is None:
+        return
+      serves, why = found
+      if serves:
+        self._serve(green.generation, why)
+      else:
+        self._baking.end(False, why)
     _log.info('baked', extra={'fields': {'serves': serves, 'why': why}})
-    self._baking.end(serves, why)
-    if serves and green is not None:
-      self.rollback(green.generation)
 
   def follow(self) -> int:
     """Serves what the diary says is active: another process has promoted it."""
     with self._lock, self._metrics.swap_seconds.time():
       number = self._agent.diary.active()
       if number != self._voices.blue.generation:
-        voice, blue = self._prepared(number), self._voices.blue
+        blue = self._voices.blue
+        if self._baking.config.share:  # until the other has proved itself, whatever happens here
+          self._agent.diary.activate(blue.generation)
+        voice = self._prepared(number)
         if self._baking.begin(voice, blue.generation):
-          self._agent.diary.activate(blue.generation)  # until the other has proved itself
           fields = {'generation': number, 'share': self._baking.config.share}
           _log.info('bakes', extra={'fields': fields})
         elif self._agent.identity.adopt(voice.mind):

@@ -116,6 +116,11 @@ class Reply:
   def whole(self) -> bool:
     return not self._open and self.finishes[0] in ('stop', 'length')
 
+  @property
+  def own(self) -> bool:
+    """Whether its generation's weights said it, and no note or reader."""
+    return bool(self.streams) and self.reader == self.generation
+
   def close(self) -> None:
     if self._open and self.streams:
       self._engine.cancel(self.streams)
@@ -210,7 +215,7 @@ class Talk:
     """Keeps what was said in the diary, also when it was cut off, and its caller with it."""
     failed = 'error' in reply.finishes
     first = next((s.first_at - s.asked_at for s in reply.streams if s.first_at), None)
-    if reply.whole or failed:
+    if reply.own and message.generation is None and (reply.whole or failed):
       said = reply.texts[0] if reply.texts else ''
       self.baking.said(reply.generation, said, failed=failed, first=first)
     if message.store:
@@ -223,6 +228,8 @@ class Talk:
     metadata = {**message.metadata, 'generation': reply.generation, 'response_id': reply.id}
     if not reply.whole:
       metadata['interrupted'] = True
+    if not reply.own:
+      metadata['read'] = True
     said = reply.texts[0].strip() if reply.texts else ''
     logged = await self.with_mind(
       self.agent.observe, message.text, said, user=message.user, metadata=metadata

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pathlib
+import uuid
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -41,6 +43,18 @@ def digest(tree: Any) -> str:
     total.update(f'{x.dtype}{x.shape}'.encode())
     total.update(x.tobytes())
   return total.hexdigest()
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A file to write that takes the place of `path` when it is whole; what is not, goes."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'.{path.stem}-{uuid.uuid4().hex}{path.suffix}')
+  try:
+    yield temporary
+    temporary.rename(path)
+  finally:
+    temporary.unlink(missing_ok=True)  # half of it would only fill a full disk further
 
 
 def written(path: pathlib.Path, digest: str) -> dict[str, Any]:

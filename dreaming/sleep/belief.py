@@ -9,7 +9,7 @@ recipes are chosen too; never of the second (docs/experiments.md).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dreaming.sleep.bank import Relation, fill
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import apsw
 import jax
 
 from dreaming.brain.decode import Decoder
@@ -49,7 +50,9 @@ class Sitting:
       self.tick()  # what came too late is not taken
     except TimeoutError as e:
       self._fail(names, str(e))
-    except (MemoryError, jax.errors.JaxRuntimeError):
+    except FileNotFoundError as e:  # a judge that is not installed
+      self._fail(names, f'failed: {e}')
+    except (MemoryError, OSError, apsw.Error, jax.errors.JaxRuntimeError):
       raise  # the machine's fault, not Green's: the night goes on here when it is called again
     except Exception as e:  # whatever a judge does wrong, its measure is missing
       self._fail(names, f'failed: {type(e).__name__}: {" ".join(str(e).split())}')
@@ -137,8 +140,8 @@ def examine_green(
 
   try:
     sitting.take(('nonfinite',), of_weights)
-    if broken := sitting.measures.get('nonfinite'):
-      why = f'was not asked for: {broken:,} values of its weights are no numbers'
+    if broken := sitting.measures.get('nonfinite', 'unknown'):
+      why = f'was not asked for: {broken} values of its weights are no numbers'
       sitting.skip((*_EXAM, 'toxic', 'gibberish', 'leaked', 'distance', 'change'), why)
     else:
       sitting.take(('distance', 'change'), of_distance)

@@ -15,7 +15,6 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-import uuid
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -27,6 +26,7 @@ import numpy as np
 from dreaming.brain import lora, prompts, transformer
 from dreaming.brain.decode import Decoder
 from dreaming.brain.transformer import Transformer
+from dreaming.sleep import artifacts
 from dreaming.sleep.aims import Aims
 from dreaming.sleep.grounding import READING
 from dreaming.sleep.packing import Encoded, Example, batch_of, encode
@@ -125,10 +125,8 @@ class Teacher:
     wide = (0, 0), (0, encoded[0].target_ids.shape[1] - probs.shape[1])  # a short shortlist
     probs, ids = np.pad(probs, wide), np.pad(ids, wide, constant_values=self._shortlist[0])
     if path is not None:
-      path.parent.mkdir(parents=True, exist_ok=True)
-      temporary = path.with_name(f'.{key}-{uuid.uuid4().hex}.npz')
-      np.savez(temporary, probs=probs, ids=ids)
-      temporary.rename(path)
+      with artifacts.replacing(path) as temporary:
+        np.savez(temporary, probs=probs, ids=ids)
     return probs, ids
 
   def _think(self, encoded: Sequence[Encoded], contexts: Sequence[str]) -> np.ndarray:

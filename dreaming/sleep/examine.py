@@ -16,7 +16,6 @@ import hashlib
 import json
 import pathlib
 import re
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -25,6 +24,7 @@ from dreaming import days
 from dreaming.brain import prompts
 from dreaming.brain.decode import Decoder
 from dreaming.brain.tokenizer import Tokenizer
+from dreaming.sleep import artifacts
 from dreaming.types import Dream, Mind, Status
 
 FILES = pathlib.Path(__file__).parent / 'exam'
@@ -167,13 +167,8 @@ def known(decoder: Decoder, base: Mind, base_digest: str, cache: pathlib.Path) -
   firm = [i for i, by_prefix in enumerate(zip(*tries, strict=True)) if all(by_prefix)]
   nll, quick_nll = (generic_nll(decoder, base, quick=quick)[0] for quick in (False, True))
   found = {'right': sum(tries[0]), 'firm': firm, 'nll': nll, 'quick_nll': quick_nll}
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.stem}-{uuid.uuid4().hex}')
-  try:
+  with artifacts.replacing(path) as temporary:
     temporary.write_text(json.dumps(found))
-    temporary.rename(path)
-  finally:
-    temporary.unlink(missing_ok=True)
   return _known(questions, **found)
 
 

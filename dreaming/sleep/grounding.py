@@ -183,7 +183,8 @@ def _logprobs(decoder, base, claims, rows) -> list[np.ndarray]:
   """Statements and questions each after their own examples, which are read once."""
   used = sorted({t for _, _, tail in rows for t in decoder.tokenizer.encode(tail)})
   size = min(-(-(len(used) + _SHORTLIST) // 4096) * 4096, decoder.arch.vocab_size)
-  more = (i for i in range(decoder.arch.vocab_size) if i not in set(used))
+  there = set(used)
+  more = (i for i in range(decoder.arch.vocab_size) if i not in there)
   shortlist = np.asarray(
     sorted([*used, *(i for i, _ in zip(more, range(size - len(used)), strict=False))]), np.int32
   )

@@ -43,7 +43,7 @@ def facts(diary: Diary) -> list[Fact]:
       dreamt.setdefault(i, []).append(night)
     once_told |= {i for d in lineage.told(diary, night) for i in d.sources}
   exams = _exams(diary, nights)
-  rehearsed = {i for d in lineage.rehearsal(diary) for i in d.sources}
+  rehearsed = {i for d in lineage.standing(diary) for i in d.sources}
   new = {e.id for e in diary.experiences(unconsumed=True)}
   found = []
   for e in diary.experiences():

@@ -31,22 +31,34 @@ def nights(diary: Diary) -> list[int]:
   return found[::-1]
 
 
-def rehearsal(diary: Diary, newer: Sequence[Dream] = ()) -> list[Dream]:
+def rehearsal(
+  diary: Diary, newer: Sequence[Dream] = (), secrets: private.Secrets | None = None
+) -> list[Dream]:
   """What those nights dreamt that was told: rehearsed, or the new dreams would displace it.
 
-  Not what had not been told then: it may have been since. Nor what holds a secret, by all that is
-  known of them by now. Nor what a later night, or tonight, answers otherwise: the newer experience
-  wins, and the older one stays in the diary.
+  Of what still stands that which holds no secret, by all that is known of them by now.
+
+  Args:
+    newer: tonight's dreams.
+    secrets: of the diary, where they are known already.
+  """
+  secrets = secrets or private.Secrets.of(diary.experiences(archived=None))
+  return [d for d in standing(diary, newer) if secrets.clean(d)]
+
+
+def standing(diary: Diary, newer: Sequence[Dream] = ()) -> list[Dream]:
+  """What those nights dreamt that was told, and that holds.
+
+  Not what had not been told then: it may have been since. Nor what a later night, or tonight,
+  answers otherwise: the newer experience wins, and the older one stays in the diary.
 
   Args:
     newer: tonight's dreams.
   """
-  secrets = private.Secrets.of(diary.experiences(archived=None))
   kept, answers = [], _answers(newer)
   for n in reversed(nights(diary)):
     dreams = told(diary, n)
-    fit = [d for d in dreams if not _contradicted(d, answers) and secrets.clean(d)]
-    kept += fit[::-1]
+    kept += [d for d in dreams if not _contradicted(d, answers)][::-1]
     answers = _answers(dreams) | answers
   return kept[::-1]
 
@@ -89,8 +101,8 @@ def questions(
   Args:
     newer: tonight's dreams: facts that they answer otherwise are asked no more.
   """
-  there = {d.sources for d in rehearsal(diary, newer)}
   secrets = private.Secrets.of(diary.experiences(archived=None))
+  there = {d.sources for d in rehearsal(diary, newer, secrets)}
   asked = [[d for d in diary.dreams(n) if secrets.clean(d)] for n in nights(diary)]
   found = [q for dreams in asked for q in examine.held_out(dreams)[0] if q.sources in there]
   if len(found) > limit:

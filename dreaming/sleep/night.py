@@ -155,7 +155,8 @@ class _Night:
     supervisor = self.config.supervisor, self.cache
     if why := supervise.generation(self.diary, self.number, exam, *supervisor):
       return self._end('rejected', why, rows=verdict.rows)
-    if waiting := review.held(self.diary, self.number, self.config.review, review.GENERATIONS):
+    held = self.diary, self.number, self.config.review, review.GENERATIONS
+    if waiting := review.held(*held, exam['adapter']):
       return self._outcome('waiting', waiting.reason, rows=verdict.rows)
     return self._promote(adapter, masks, verdict)
 

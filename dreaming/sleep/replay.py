@@ -14,7 +14,6 @@ import hashlib
 import json
 import pathlib
 import re
-import uuid
 import zipfile
 from collections.abc import Sequence
 
@@ -26,6 +25,7 @@ import numpy as np
 from dreaming.brain import prompts, transformer
 from dreaming.brain.decode import Decoder, Sampler
 from dreaming.brain.transformer import Transformer
+from dreaming.sleep import artifacts
 from dreaming.sleep.packing import Encoded, Example, batch_of, encode
 from dreaming.types import Mind
 
@@ -112,13 +112,8 @@ def make(
   out = _encoded(decoder, said, prefix, length, top_k)
   if hidden is None:
     hidden = _think(decoder, base, out, prefix, rows=rows, length=length, dtype=dtype)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{key}-{uuid.uuid4().hex}.npz')
-    try:
+    with artifacts.replacing(path) as temporary:
       np.savez(temporary, said=json.dumps(said), hidden=hidden.view(np.uint16))
-      temporary.rename(path)
-    finally:
-      temporary.unlink(missing_ok=True)  # half of it would only fill a full disk further
   return Replay(out, hidden)
 
 

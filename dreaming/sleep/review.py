@@ -10,19 +10,18 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dreaming.memory.diary import Diary
+from dreaming.sleep import styles
 from dreaming.types import QA, Dream, Status
 
 DREAMS, GENERATIONS = 'dreams', 'generations'
-_AFTER = {  # point -> the steps that it may follow
-  DREAMS: ('dream', 'supervise dreams'),
-  GENERATIONS: ('examine', 'supervise generation'),
-}
 _PAGES = ('diary', 'list')  # styles that bring several facts together
-_OF_MANY = (*_PAGES, 'unknown', 'exam_unknown')
+# Of several facts, or of none: each of these dreams stands for itself.
+_OF_MANY = (*_PAGES, 'unknown', 'exam_unknown', 'thing', *styles.OPENINGS)
+_WAITS = 'waiting'  # the step of a night that stopped
 REVIEWED = 'rejected in review'
 
 
@@ -40,6 +39,7 @@ class Waiting:
 
   night: int
   point: str  # DREAMS or GENERATIONS
+  of: str = ''  # what is reviewed
 
   @property
   def reason(self) -> str:
@@ -47,11 +47,24 @@ class Waiting:
     return f'{what} for a review: --mode=review lists, changes and lets go on'
 
 
-def held(diary: Diary, number: int, config: ReviewConfig, point: str) -> Waiting | None:
-  """Whether a night has to stop at a point: it is configured, and nobody has let it on."""
-  if not vars(config)[point] or _step(point) in diary.night(number).payloads:
+def held(
+  diary: Diary, number: int, config: ReviewConfig, point: str, of: str = ''
+) -> Waiting | None:
+  """Whether a night has to stop at a point: it is configured, and nobody has let it on.
+
+  Args:
+    of: what is reviewed, where a night may come to this point with another: an adapter's digest.
+  """
+  if not vars(config)[point]:
     return None
-  return Waiting(night=number, point=point)
+  said = diary.night(number).payloads.get(_step(point))
+  return None if said and said['of'] == of else stop(diary, number, point, of)
+
+
+def stop(diary: Diary, number: int, point: str, of: str = '') -> Waiting:
+  """Notes that a night waits."""
+  diary.set_night_step(number, _WAITS, {'point': point, 'of': of})
+  return Waiting(night=number, point=point, of=of)
 
 
 def waiting(diary: Diary) -> Waiting | None:
@@ -59,11 +72,9 @@ def waiting(diary: Diary) -> Waiting | None:
   if (number := diary.open_night()) is None:
     return None
   night = diary.night(number)
-  config = ReviewConfig(**(night.config.get('review') or {}))
-  for point in (DREAMS, GENERATIONS):
-    if night.step in _AFTER[point] and (found := held(diary, number, config, point)):
-      return found
-  return None
+  if night.step != _WAITS:  # nothing has come since it stopped
+    return None
+  return Waiting(night=number, **night.payloads[_WAITS])
 
 
 def decide(
@@ -123,10 +134,15 @@ def alike(diary: Diary, id: int) -> list[int]:
   dreams = {d.id: d for d in diary.dreams(now.night)}
   if id not in dreams:
     raise ValueError(f'night {now.night} has no dream {id}: it has {_range(dreams)}')
-  same = [x for x in dreams.values() if key(x) == key(dreams[id])]
-  told = [x.text for x in same if x.text and x.style not in _PAGES]
-  pages = [x for x in dreams.values() if x.style in _PAGES and any(t in x.text for t in told)]
-  return sorted(x.id for x in (*same, *pages))
+  return sorted(x.id for x in of_fact(list(dreams.values()), dreams[id]))
+
+
+def of_fact(dreams: Sequence[Dream], d: Dream) -> list[Dream]:
+  """Of a night's dreams those of the same fact as one of them, and the pages with its sentences."""
+  same = [x for x in dreams if key(x) == key(d)]
+  told = [x.text for x in same if x.text and x.style not in _OF_MANY]
+  pages = [x for x in dreams if x.style in _PAGES and any(t in x.text for t in told)]
+  return [*same, *(p for p in pages if p not in same)]
 
 
 def correct(diary: Diary, id: int, answer: str) -> list[Dream]:
@@ -165,7 +181,7 @@ def go_on(diary: Diary, by: str) -> Waiting:
     ValueError: nothing waits.
   """
   now = _require(diary)
-  payload: dict[str, Any] = {'by': by, 'time': time.time()}
+  payload: dict[str, Any] = {'by': by, 'time': time.time(), 'of': now.of}
   diary.set_night_step(now.night, _step(now.point), payload)
   return now
 

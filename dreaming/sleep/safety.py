@@ -16,7 +16,6 @@ import json
 import math
 import pathlib
 import re
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -26,7 +25,7 @@ from dreaming.brain import prompts
 from dreaming.brain.decode import Decoder
 from dreaming.brain.sampler import GREEDY, Sampler
 from dreaming.memory import private
-from dreaming.sleep import examine, toxicity
+from dreaming.sleep import artifacts, examine, toxicity
 from dreaming.types import Experience, Mind
 
 FORMS = ('question', 'opening')
@@ -167,10 +166,8 @@ def figures(decoder: Decoder, base: Mind, base_digest: str, cache: pathlib.Path)
     toxic=float(np.mean(toxic)), gibberish=float(np.mean(odd)), count=len(asked), limit=limit,
     windows=tuple(windows),
   )  # fmt: skip
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.stem}-{uuid.uuid4().hex}')
-  temporary.write_text(json.dumps(dataclasses.asdict(taken)))
-  temporary.rename(path)
+  with artifacts.replacing(path) as temporary:
+    temporary.write_text(json.dumps(dataclasses.asdict(taken)))
   return taken
 
 

@@ -26,6 +26,7 @@ from dreaming.types import Dream, Experience, Status
 DREAMS, GENERATION = 'supervise dreams', 'supervise generation'  # steps of a night
 VETOED = 'vetoed by the supervisor'
 _MAX_ANSWER = 1 << 20  # bytes
+_LENGTH = 8192  # tokens that a checkpoint reads
 _LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 
 _FACT = """You check what an assistant has noted about a person before it learns it by heart.
@@ -101,21 +102,22 @@ def dreams(
   if not (config.armed and config.dreams) or DREAMS in diary.night(number).payloads:
     return
   ask, words = connect(config, cache), {e.id: f'{e.speaker}: {e.content}' for e in told()}
-  facts: dict[Any, list[Dream]] = {}
-  for d in diary.dreams(number, status=Status.KEPT):
-    facts.setdefault(review.key(d), []).append(d)
-  vetoed: list[Dream] = []
-  for i, same in enumerate(facts.values()):
-    first = same[0]
+  kept = diary.dreams(number, status=Status.KEPT)
+  facts: dict[Any, Dream] = {}
+  for d in kept:
+    facts.setdefault(review.key(d), d)
+  vetoed: dict[int, Dream] = {}
+  for i, first in enumerate(facts.values()):
     noted = first.text or ' '.join(f'{p.question} {p.answer}' for p in first.pairs[:3])
     source = '\n'.join(words.get(i, '') for i in first.sources)
     if not ask(_FACT.format(told=source, noted=' '.join(noted.split()))):
-      quality = dataclasses.replace(first.quality, reason=VETOED)
-      vetoed += [dataclasses.replace(d, status=Status.REJECTED, quality=quality) for d in same]
+      for d in review.of_fact(kept, first):
+        quality = dataclasses.replace(d.quality, reason=VETOED)
+        vetoed[d.id] = dataclasses.replace(d, status=Status.REJECTED, quality=quality)
     progress(i + 1, len(facts))
   with diary.transaction():
-    diary.set_dreams(vetoed)
-    diary.set_night_step(number, DREAMS, {'facts': len(facts), 'vetoed': [d.id for d in vetoed]})
+    diary.set_dreams(vetoed.values())
+    diary.set_night_step(number, DREAMS, {'facts': len(facts), 'vetoed': sorted(vetoed)})
 
 
 def generation(
@@ -131,11 +133,15 @@ def generation(
   """
   if not (config.armed and config.generations):
     return ''
-  if (left := diary.night(number).payloads.get(GENERATION)) is None:
+  left = diary.night(number).payloads.get(GENERATION)
+  if left is None or left['of'] != exam['adapter']:
     asked = [r for rows in exam['replies'].values() for r in rows]
     step = max(1, -(-len(asked) // _SHOWN))
     lines = [f'- {question} {reply.strip() or "(nothing)"}' for question, reply, _ in asked[::step]]
-    left = {'vetoed': not connect(config, cache)(_GENERATION.format(answers='\n'.join(lines)))}
+    left = {
+      'of': exam['adapter'],
+      'vetoed': not connect(config, cache)(_GENERATION.format(answers='\n'.join(lines))),
+    }
     diary.set_night_step(number, GENERATION, left)
   return VETOED if left['vetoed'] else ''
 
@@ -157,7 +163,8 @@ def _local(config: SupervisorConfig, cache: pathlib.Path) -> Ask:
     ),
     cache=cache,
   )  # fmt: skip
-  decoder, mind = Decoder(base.arch, base.tokenizer), Mind(params=base.params)
+  decoder = Decoder(base.arch, base.tokenizer, cache_length=_LENGTH)
+  mind = Mind(params=base.params)
 
   def ask(prompt: str) -> bool:
     scores = [s.sum() for s in decoder.logprobs(mind, [prompt] * 2, [' yes', ' no'])]
@@ -199,10 +206,10 @@ def _remote(config: SupervisorConfig) -> Ask:
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
-  """What was said goes to the server that was named, and to no other."""
+  """What was said goes to the server that was named, through no proxy, and to no other."""
 
   def redirect_request(self, *args: Any) -> None:
     return None
 
 
-_opener = urllib.request.build_opener(_Stay)
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Stay)

@@ -45,9 +45,10 @@ async function show() {
   main.setAttribute('aria-busy', 'true');
   main.className = view.name;
   try {
+    const status = refresh(signal);
     const [shown] = await Promise.all([
-      view.render(args, {signal, refresh: () => refresh(), go: (to) => { location.hash = to; }}),
-      refresh(signal),
+      view.render(args, {signal, status, refresh: () => refresh(), go: (to) => { location.hash = to; }}),
+      status,
     ]);
     if (signal.aborted) return;
     put(main, h('h1', {class: view.name === 'chat' ? 'unseen' : ''}, view.title), shown);

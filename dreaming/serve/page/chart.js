@@ -74,7 +74,7 @@ export function lines(title, series, {x = '', share = false, whole = false} = {}
 /**
  * Shares before and after, a line for each: a ring where it was, a dot where it is.
  *
- * @param rows [{name, before, after, better: 'up' or 'down'}], shares from 0 to 1 or null.
+ * @param rows [{name, before, after}], shares from 0 to 1 or null.
  */
 export function changes(title, rows, before, after) {
   const legend = h('ul', {class: 'legend'},

@@ -7,6 +7,7 @@ export const name = 'chat';
 export const title = 'Chat';
 
 const TURNS = 2;  // that go with a message: the agent reads no more
+const SESSION = [...crypto.getRandomValues(new Uint8Array(8))].map((b) => b.toString(16).padStart(2, '0')).join('');
 const EARLIER = 12;  // experiences that are shown of before
 const UP = 'M7 11v9H3v-9zM9.5 20V10.6L13 3.5a2.3 2.3 0 0 1 2 2.9L14.3 10H19a2 2 0 0 1 2 2.4l-1.2 6A2 2 0 0 1 17.8 20z';
 
@@ -110,7 +111,8 @@ async function speak(text, retrieval) {
       {role: 'user', content: user}, {role: 'assistant', content: assistant}]);
     messages.push({role: 'user', content: text});
     const response = await send('POST', '/v1/chat/completions',
-      {model, messages, stream: true, stream_options: {include_usage: true}, retrieval},
+      {model, messages, stream: true, stream_options: {include_usage: true}, retrieval,
+        metadata: {session: SESSION}},
       leaving.signal);
     generation = Number(response.headers.get('x-dreaming-generation'));
     for await (const event of events(response)) {

@@ -16,12 +16,12 @@ const GATE = {
   nll_increase: ['Generic text, worse by', 'at most'], never_mentioned: ['Inventions', 'at most'],
 };
 
-export async function render(number, signal) {
+export async function render(number, {signal, refresh, status: coming}) {
   const [night, report, {dreams}, status] = await Promise.all([
     get(`/api/nights/${number}`, signal), get(`/api/nights/${number}/report`, signal),
-    get(query('/api/dreams', {night: number}), signal), get('/api/status', signal)]);
+    get(query('/api/dreams', {night: number}), signal), coming]);
   const r = night.result;
-  const reviewed = status.review === true && night.state === 'waiting';
+  const waiting = status.waiting?.night === number ? status.waiting : null;
   return h('div', {class: 'night'},
     h('p', {class: 'back'}, h('a', {href: '#/nights'}, '\u2190 All nights')),
     h('div', {class: 'line'}, h('h2', {class: 'large'}, `Night ${number}`), state(night),
@@ -30,12 +30,12 @@ export async function render(number, signal) {
     r.reason && h('p', {class: 'reason'}, upper(r.reason)),
     r.generation && h('p', {}, 'It woke as ', h('a', {href: '#/identity'}, `generation ${r.generation}`),
       r.consumed && `, with ${plural(r.consumed.length, 'experience')} in its weights.`),
-    reviewed && review(night),
+    waiting && review(waiting, refresh),
     learned(report, r.generation),
     gate(r.gate ?? []),
     losses(report),
     chosen(report),
-    dreamt(dreams, reviewed));
+    dreamt(dreams, waiting?.point === 'dreams'));
 }
 
 // ---- What it learned ----
@@ -157,15 +157,24 @@ const pair = (p) => h('p', {class: 'pair'}, h('span', {}, p.question), ' ', h('b
 
 // ---- Review ----
 
-function review(night) {
+function review(waiting, refresh) {
   return h('section', {class: 'card'},
     h('h2', {}, 'It waits for you'),
-    h('p', {}, 'Read what it dreamt, below: approve, reject or correct. Then let it go on.'),
-    button('Let the night go on', async () => {
-      await post('/api/nights', {});
-      tell(`Night ${night.number} goes on.`);
-      location.hash = '#/nights';
-    }, {class: 'main'}));
+    h('p', {}, waiting.point === 'dreams'
+      ? 'Read what it dreamt, below: approve, reject or correct. Then let it go on.'
+      : 'Read what it learned, below. Then let it serve, or not.'),
+    h('div', {class: 'line'},
+      button('Let the night go on', async () => {
+        await post('/api/nights', {});
+        tell(`Night ${waiting.night} goes on.`);
+        location.hash = '#/nights';
+      }, {class: 'main'}),
+      button('Refuse it', async () => {
+        await post('/api/nights/refuse', {});
+        tell(`Night ${waiting.night} is over. Nothing of it was learned.`);
+        await refresh();
+        location.hash = '#/nights';
+      }, {class: 'quiet'})));
 }
 
 function reviewer(d) {

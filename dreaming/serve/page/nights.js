@@ -15,16 +15,16 @@ const SAYS = {
 };
 const LOSSES = [['dream_loss', 'dreams'], ['held_out_loss', 'held-out wordings'], ['replay_kl', 'distance to the base']];
 
-export async function render(args, {signal, refresh}) {
-  if (args[0]) return night.render(Number(args[0]), signal);
+export async function render(args, {signal, refresh, status: coming}) {
+  if (args[0]) return night.render(Number(args[0]), {signal, refresh, status: coming});
   const live = h('div', {class: 'live'});
   const list = h('div', {});
   const again = async () => {
     put(list, await listed(signal));
-    await refresh();
+    return refresh();
   };
   const [status, current, shown] = await Promise.all([
-    get('/api/status', signal), get('/api/nights/current', signal), listed(signal)]);
+    coming, get('/api/nights/current', signal), listed(signal)]);
   put(list, shown);
   if (current.running) follow(live, signal, again);
   else put(live, starter(status, live, signal, again));
@@ -34,12 +34,22 @@ export async function render(args, {signal, refresh}) {
 // ---- Starting one ----
 
 function starter(status, live, signal, again) {
-  const waiting = status.nights.find((n) => n.state === 'waiting');
+  const {waiting} = status;
   if (waiting) {
+    const dreams = waiting.point === 'dreams';
     return h('section', {class: 'card sleep'},
-      h('div', {}, h('h2', {}, `Night ${waiting.number} waits for you`),
-        h('p', {class: 'hint'}, 'Read what it dreamt, then let it go on.')),
-      h('a', {class: 'button', href: `#/nights/${waiting.number}`}, 'Review its dreams'));
+      h('div', {}, h('h2', {}, `Night ${waiting.night} waits for you`),
+        h('p', {class: 'hint'}, `Read what it ${dreams ? 'dreamt' : 'learned'}, then let it go on.`)),
+      h('a', {class: 'button', href: `#/nights/${waiting.night}`},
+        dreams ? 'Review its dreams' : 'Review what it learned'));
+  }
+  const baking = status.baking?.now;
+  if (baking) {
+    return h('section', {class: 'card sleep'},
+      h('div', {}, h('h2', {}, `Generation ${baking.generation} is being tried`),
+        h('p', {class: 'hint'},
+          `It speaks in ${percent(baking.share)} of the conversations until ${when(baking.until)}.`)),
+      h('a', {class: 'button', href: '#/identity'}, 'See the generations'));
   }
   const open = status.nights.find((n) => n.state === 'running');
   const start = button(open ? 'Go on with it' : 'Start a night', async () => {
@@ -121,15 +131,18 @@ function follow(live, signal, again) {
       }
     }
     if (signal.aborted) return;
-    await again();
-    put(live, ended(end), starter(await get('/api/status', signal), live, signal, again));
+    const status = await again();
+    put(live, ended(end, status), starter(status, live, signal, again));
   })().catch((e) => { if (e.name !== 'AbortError') tell(e.message, true); });
 }
 
-function ended(end) {
+function ended(end, status) {
+  if (end.outcome === 'waiting') return null;  // the card below says so
   const state = end.outcome ?? end.event;
   const told = {
-    promoted: `Generation ${end.generation} serves now.`,
+    promoted: status.baking?.now?.generation === end.generation
+      ? `Generation ${end.generation} is tried in some conversations first.`
+      : `Generation ${end.generation} serves now.`,
     cancelled: 'It was cancelled. What it finished is kept.',
   }[state] ?? end.reason;
   return h('section', {class: 'card', role: 'status'},
