@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent import futures
+
 import openai
 import pytest
 
@@ -81,6 +84,20 @@ def test_the_machine_bears_one_night_at_a_time(live, monkeypatch):
   for path in ('', '/agents/cleo'):
     answer = live.http.post(f'{path}/api/nights', json={})
     assert answer.status_code == 409 and 'another identity' in answer.json()['error']['message']
+
+
+def test_of_two_nights_that_begin_at_once_one_does(live):
+  slow = 'import sys, time; sys.stdin.readline(); time.sleep(60)'
+  for server in (live.server, *live.server.others):
+    server.nights.command = [sys.executable, '-c', slow]
+  paths = ['', '/agents/ben', '/agents/cleo']
+  with futures.ThreadPoolExecutor(3) as threads:
+    answers = list(threads.map(lambda p: live.http.post(f'{p}/api/nights', json={}), paths))
+  assert sorted(a.status_code for a in answers) == [202, 409, 409]
+  (began,) = (p for p, a in zip(paths, answers, strict=True) if a.status_code == 202)
+  begun = next(a.json() for a in answers if a.status_code == 202)
+  assert begun['events'] == f'{began}/api/nights/current/events'
+  assert live.http.post(f'{began}/api/nights/current/cancel', json={}).status_code == 200
 
 
 def test_an_unknown_one_is_not_there(live):
