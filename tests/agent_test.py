@@ -648,9 +648,9 @@ def test_what_gives_orders_is_kept_and_shown_and_not_quoted(believing):
   assert agent._notes(['Who is my dentist?'], 'Priya', 2.0) == [[]]
   assert [e.id for e in agent.memories('dentist')] == [order.id]
   state = agent.status()
-  assert state.waiting == 1 and [i for i, _ in state.flagged] == [order.id]
+  assert state.waiting == 1 and [i for i, _ in agent.orders()] == [order.id]
   agent.approve([order.id], 'Ines')
-  assert agent.status().flagged == () and agent.status().waiting == 0
+  assert agent.orders() == [] and agent.status().waiting == 0
 
 
 def test_notes_say_whose_words_they_are():
