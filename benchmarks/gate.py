@@ -155,8 +155,8 @@ def look(
   return candidate.examine_green(
     decoder=decoder or ground.decoder, base=ground.base, base_mind=ground.mind,
     ground=ground.base, blue=blue or ground.mind, adapter=adapter, masks={}, scale=ground.scale,
-    exam=ground.exam, known=ground.known, told=lambda: ground.told, cache=ground.cache,
-    config=config,
+    exam=ground.exam, known=ground.known, told=lambda: ground.told, scores={}, cache=ground.cache,
+    config=config, whole=True,
   )  # fmt: skip
 
 

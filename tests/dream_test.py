@@ -36,6 +36,13 @@ def experience(id_, text, *, later=0.0):
   return Experience(id=id_, time=NOON + later, kind='chat', speaker='Ana', content=text)
 
 
+def test_what_is_not_grounded_comes_on_no_page():
+  told, other = fact('food_disliked', 'olives'), fact('food_disliked', 'kale', source=2)
+  (asked,) = [d for d in dream.lay_out(told, ['Q?'], [], 1, DreamConfig()) if d.style == 'question']
+  assert dream.asked_for(told, [asked]) and not dream.asked_for(other, [asked])
+  assert not dream.asked_for(told, [dataclasses.replace(asked, status=Status.REJECTED)])
+
+
 # ---- What was not told ----
 
 

@@ -83,6 +83,7 @@ class Toy:
       a += generations.load(root, parent)[1]['layers']['q']['a'] / 2
     made = generations.save(
       root, generations.next_number(root), adapter={'layers': {'q': {'a': a}}},
+      beside={'fisher.npz': {'a': a**2}},
       manifest_fields={
         'parent': parent or None, 'night': number, 'created': now, 'base': 'b', 'sources': ids,
         'seed': config.seed, 'lora': {}, 'scores': {}, 'config': {},
@@ -131,8 +132,10 @@ def adapters(agent):
   found = {}
   numbers = {g.manifest.night: g.number for g in agent.generations()}
   for n in lineage.nights(agent.diary):
-    _, adapter, masks = generations.load(agent.workdir / 'generations', numbers[n])
-    found[n] = artifacts.digest([adapter, masks])
+    generation, adapter, masks = generations.load(agent.workdir / 'generations', numbers[n])
+    beside = generations.beside(generation)
+    assert beside  # it comes along
+    found[n] = artifacts.digest([adapter, masks, beside])
   return found
 
 

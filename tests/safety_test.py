@@ -16,7 +16,7 @@ from dreaming.brain import lora, prompts
 from dreaming.brain.transformer import ARCHITECTURES
 from dreaming.sleep import candidate, examine, gate, safety, toxicity
 from dreaming.sleep.candidate import Sitting
-from dreaming.types import Experience, Mind
+from dreaming.types import Experience, Media, Mind
 
 BASE, GREEN = Mind(params={'who': 'base'}), Mind(params={'who': 'green'})
 
@@ -184,15 +184,15 @@ def test_damaged_figures_are_taken_anew(tmp_path):
 # ---- Secrets ----
 
 
-def _said(content, response=''):
+def _said(content, response='', time=1.0):
   return Experience(
-    id=1, time=1.0, kind='chat', speaker='Priya', content=content, response=response
+    id=1, time=time, kind='chat', speaker='Priya', content=content, response=response
   )
 
 
 def test_secrets_are_asked_for_in_the_words_they_were_told_in():
   told = safety.secrets(
-    [_said('Hi! My PIN is 4921.'), _said('My PIN is 4921'), _said('Hi')], 'Priya'
+    [_said('Hi! My PIN is 4921.', time=2), _said('My PIN is 4921'), _said('Hi')], 'Priya'
   )
   (secret,) = told
   assert secret.text == '4921' and secret.prompts[0] == 'Hi! My PIN is'
@@ -201,9 +201,18 @@ def test_secrets_are_asked_for_in_the_words_they_were_told_in():
 
 
 def test_no_more_secrets_are_asked_for_than_there_is_time_for():
-  many = [_said(f'My PIN is {1000 + i}') for i in range(100)]
+  many = [_said(f'My PIN is {1000 + i}', time=i) for i in range(100)]
   found = safety.secrets(many, 'Priya')
-  assert len(found) == safety._SECRETS and found[0].text == '1000'  # the latest: given first
+  assert len(found) == safety._SECRETS and found[0].text == '1099'  # the latest
+
+
+def test_a_secret_is_asked_for_where_only_the_message_before_says_what_it_is():
+  answered = [_said('Do you need my wifi password?'), _said('It is blue-17-heron', time=2)]
+  (secret,) = safety.secrets(answered, 'Priya')
+  assert secret.text == 'blue-17-heron' and secret.prompts[0].endswith('password? It is')
+  seen = Media(kind='image', digest='0' * 64, description='The door code is "77-31".')
+  (secret,) = safety.secrets([dataclasses.replace(_said('Look'), media=(seen,))], 'Priya')
+  assert secret.text == '77-31'
 
 
 @pytest.mark.parametrize(
@@ -336,12 +345,12 @@ def stage(monkeypatch, tmp_path):
   monkeypatch.setattr(safety, 'figures', lambda *_: figures)
   monkeypatch.setattr(safety, 'measure', lambda *_: figures.measures)
 
-  def look(adapter=adapter, told=lambda: [], config=gate.GateConfig(), blue=None):  # noqa: B008
+  def look(adapter=adapter, told=lambda: [], config=gate.GateConfig(), blue=None, whole=True):  # noqa: B008
     mind = Mind(params=base.params)
     found = candidate.examine_green(
       decoder=Talker(), base=base, base_mind=mind, ground=base, blue=blue or mind, adapter=adapter,
       masks={}, scale=2.0, exam=examine.Exam(recall=(), never_mentioned=(), general=()),
-      known=None, told=told, cache=tmp_path, config=config,
+      known=None, told=told, scores={}, cache=tmp_path, config=config, whole=whole,
     )  # fmt: skip
     found = json.loads(json.dumps(found, allow_nan=False))  # as the diary has it
     return found, gate.judge(candidate.evidence(found, adapter, {}), config)
@@ -368,6 +377,14 @@ def test_an_adapter_that_changes_nothing_is_no_success(stage):
   found, verdict = stage.look(zeros)
   assert found['measures']['change'] == 0
   assert [r.name for r in verdict.rows if not r.ok] == ['change']
+
+
+def test_what_takes_longest_is_not_asked_once_the_gate_will_stay_closed(stage):
+  stage.monkeypatch.setattr(safety, 'measure', lambda *_: pytest.fail('it was asked'))
+  zeros = jax.tree.map(np.zeros_like, stage.adapter)
+  found, verdict = stage.look(zeros, told=lambda: pytest.fail('it was asked'), whole=False)
+  assert 'toxic_rise was not asked for: change 0, limit' in str(verdict) and not verdict.passed
+  assert found['measures']['general'] == 0.5
 
 
 def test_the_base_is_far_when_the_norm_is_huge(stage):

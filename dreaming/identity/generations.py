@@ -141,9 +141,20 @@ def load(
   try:
     adapter = _read_adapter(generation.path / 'adapter')
     masks = _read_masks(generation.path / 'masks')
+  except MemoryError:
+    raise  # no damage
   except Exception as e:  # Orbax raises what it likes
     raise _damaged(generation.path, f'it cannot be read: {str(e).splitlines()[0]}') from e
   return generation, adapter, masks
+
+
+def beside(generation: Generation) -> dict[str, Any]:
+  """What was saved beside adapter and masks, by file name. Raises ValueError: it is damaged."""
+  files = generation.manifest.files
+  found = {n: artifacts.read(generation.path / n, files[n]) for n in files if n.endswith('.npz')}
+  if lost := [name for name, tree in found.items() if tree is None]:
+    raise _damaged(generation.path, f'{lost[0]} was altered, or is missing')
+  return found
 
 
 def list_generations(root: str | pathlib.Path) -> list[Generation]:

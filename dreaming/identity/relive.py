@@ -238,14 +238,15 @@ class Twin:
       for id in self.diary.unembedded(embedder):
         if id in self._vectors:
           self.diary.set_embedding(id, self._vectors[id], embedder)
+      came = {e.id for e in new}
       for id, value in self._plan.wishes:
-        if any(e.id == id for e in new):
+        if id in came:
           rating.give(self.diary, id, value)
       approved = [
         a for a in self._source.approvals() if a.witness is None and a.time <= past.started
       ]
       for a in approved:
-        if a.experience in there or any(e.id == a.experience for e in new):
+        if a.experience in there | came:
           self.diary.approve([a.experience], a.who)
 
   def _append(self, new: Sequence[Experience], scores: bool = False) -> None:
@@ -287,7 +288,10 @@ def adopt(workdir: pathlib.Path, diary: Diary, twin: Twin, plan: Plan) -> tuple[
     fields = {k: v for k, v in vars(saved.manifest).items() if k not in ('number', 'files')}
     fields['parent'] = renumbered.get(saved.parent, saved.parent)
     renumbered[number] = generations.next_number(root)
-    generations.save(root, renumbered[number], adapter=adapter, masks=masks, manifest_fields=fields)
+    generations.save(
+      root, renumbered[number], adapter=adapter, masks=masks,
+      beside=generations.beside(saved), manifest_fields=fields,
+    )  # fmt: skip
   saved = {g.number: g for g in generations.list_generations(root)}
   active = twin.diary.active()
   gone = diary.replace_nights(

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import pathlib
 import time as time_lib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dreaming import types
@@ -63,17 +63,21 @@ class Nights(Archive):
     return kept
 
   def dreams(
-    self, night: int | None = None, status: types.Status | None = None
+    self,
+    night: int | None = None,
+    status: types.Status | None = None,
+    styles: Sequence[str] = (),
   ) -> list[types.Dream]:
-    """Dreams in the order in which they were added."""
+    """Dreams in the order in which they were added; of some styles where any are given."""
     rows = self._run(
       """
       SELECT id, night, style, text, pairs, gain, grounded, reason, status, trust,
         (SELECT json_group_array(experience ORDER BY place) FROM dream_sources WHERE dream = id)
       FROM dreams WHERE ifnull(night = ?1, ?1 IS NULL) AND ifnull(status = ?2, ?2 IS NULL)
+        AND (?3 = '[]' OR style IN (SELECT value FROM json_each(?3)))
       ORDER BY id
       """,
-      (night, None if status is None else str(status)),
+      (night, None if status is None else str(status), dump(list(styles))),
     )
     return [_dream(row) for row in rows]
 

@@ -70,6 +70,14 @@ class Found(NamedTuple):
   end: int
 
 
+class Told(NamedTuple):
+  """A secret where somebody told it."""
+
+  kind: str  # as in Found
+  value: str  # without quotes
+  before: str  # what the text says before it
+
+
 def find(text: str, contacts: bool = False) -> list[Found]:
   """The secrets of a text, in its order, none within another.
 
@@ -115,18 +123,8 @@ class Secrets:
   @classmethod
   def of(cls, experiences: Iterable[Experience], contacts: bool = False) -> Secrets:
     """What was told in any of them, also where only the message before says what it is."""
-    known: set[str] = set()
-    # (speaker, session) -> whether the message before spoke of a secret
-    spoken: dict[tuple[str, str], bool] = {}
-    for e in sorted(experiences, key=lambda e: (e.time, e.id)):
-      texts = _texts(e)
-      found = {bare for text in texts for bare in _bare(text)}
-      if not found and spoken.get((e.speaker, e.session)) and (m := _ANSWER.match(e.content)):
-        found = {_plain(m['secret'])}
-      known |= {bare for bare in found if not bare.isalpha() and len(bare) >= _TELLING}
-      asks = any(_KIND.search(text) for text in texts)
-      spoken[e.speaker, e.session] = asks and not found
-    return cls(known, contacts)
+    values = {t.value for t in told(experiences)}
+    return cls({v for v in values if not v.isalpha() and len(v) >= _TELLING}, contacts)
 
   def strike(self, text: str) -> str:
     """The text without what is a secret by its form or by having been told as one."""
@@ -135,7 +133,7 @@ class Secrets:
 
   def without(self, e: Experience) -> Experience:
     """An experience as the model may read it by night: both sides of it."""
-    own = _any_of({bare for text in _texts(e) for bare in _bare(text)})
+    own = _any_of({t.value for text in _texts(e) for t in _told(text)})
 
     def struck(text: str) -> str:
       text = self.strike(text)
@@ -157,9 +155,26 @@ def _texts(e: Experience) -> list[str]:
   return [e.content, e.response, *(m.description for m in e.media)]
 
 
-def _bare(text: str) -> list[str]:
-  """The values of a text's secrets, without quotes."""
-  return [bare for f in find(text) if len(bare := _plain(text[f.start : f.end])) > 2]
+def told(experiences: Iterable[Experience]) -> Iterator[Told]:
+  """The secrets of experiences, oldest first; also those that only the message before tells of."""
+  # (speaker, session) -> the message before, where it spoke of a secret and told none
+  spoken: dict[tuple[str, str], str] = {}
+  for e in sorted(experiences, key=lambda e: (e.time, e.id)):
+    texts, by = _texts(e), (e.speaker, e.session)
+    found = [t for text in texts for t in _told(text)]
+    if not found and by in spoken and (m := _ANSWER.match(e.content)):
+      before = f'{spoken[by]} {e.content[: m.start("secret")]}'
+      found = [Told('password', _plain(m['secret']), before)]
+    yield from found
+    spoken.pop(by, None)
+    if not found and any(_KIND.search(text) for text in texts):
+      spoken[by] = e.content
+
+
+def _told(text: str) -> Iterator[Told]:
+  for f in find(text):
+    if len(value := _plain(text[f.start : f.end])) > 2:
+      yield Told(f.kind, value, text[: f.start])
 
 
 def _plain(value: str) -> str:

@@ -149,10 +149,9 @@ class Browse:
     for n in before:
       for _, question, reply, right in _replies(n):
         known[question] = {'night': n.number, 'reply': reply, 'right': right}
-    answers: dict[str, str] = {}
-    for n in (*before, night):
-      for q in examine.held_out(self._agent.diary.dreams(n.number))[0]:
-        answers[q.text] = q.answers[0]
+    exams = self._agent.diary.dreams(styles=['exam'])
+    asked = examine.held_out(d for d in exams if d.night <= night.number)[0]
+    answers = {q.text: q.answers[0] for q in asked}  # the latest of each
     for measure, question, reply, right in _replies(night):
       # Of a question that nobody answered, to be right is to give an invention.
       right = not right if measure == 'never_mentioned' else right

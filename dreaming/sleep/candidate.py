@@ -82,8 +82,10 @@ def examine_green(
   exam: examine.Exam,
   known: examine.Known,
   told: Callable[[], Sequence[safety.Secret]],
+  scores: Mapping[str, float | None],
   cache: pathlib.Path,
   config: gate.GateConfig,
+  whole: bool = False,
 ) -> dict[str, Any]:
   """What the diary keeps of an exam: measures, problems, replies; plain values.
 
@@ -96,14 +98,17 @@ def examine_green(
     exam: the night's questions.
     known: the base's own exam.
     told: gives the secrets that must not come out.
+    scores: of the generation that serves, {} where that is the base.
     cache: where the base's figures are kept.
     config: of the gate.
+    whole: measures everything, also where the gate will stay closed in any case.
   """
   sitting = Sitting(config.max_seconds)
   report = examine.Report(measures={}, replies={})
   figures: safety.Figures | None = None
   green = bluegreen.wake(ground, adapter, masks, scale=scale, number=blue.generation + 1)
   base_measures = examine.examine_base(decoder, base_mind, exam, known)
+  decoder.forget(base_mind)  # both at once would take more room than all else
 
   def of_weights() -> dict[str, float]:
     beside = safety.nonfinite(green.params, base.params)
@@ -147,9 +152,15 @@ def examine_green(
       sitting.take(('distance', 'change'), of_distance)
       sitting.take(_EXAM, of_exam)
       sitting.take(('nll', 'toxic', 'gibberish'), of_base)
-      if figures is not None:
-        sitting.take(('toxic', 'gibberish'), of_speech)
-      sitting.take(('leaked',), of_secrets)
+      seen = gate.Evidence(measures=sitting.measures, base=base_measures, blue=scores)
+      bad = gate.beyond(seen, config)
+      if bad and not whole:  # saying more takes the longest, and changes nothing
+        why = f'was not asked for: {bad[0].name} {bad[0].why} already'
+        sitting.skip(('leaked', 'toxic', 'gibberish'), why)
+      else:
+        sitting.take(('leaked',), of_secrets)
+        if figures is not None:
+          sitting.take(('toxic', 'gibberish'), of_speech)
   finally:
     decoder.forget(green)
   asked = {
@@ -192,6 +203,6 @@ def evidence(
 
 
 def secrets_told(diary: Any, user: str, limit: int = 2000) -> list[safety.Secret]:
-  """Of the latest experiences of a diary."""
-  latest: list[Experience] = diary.experiences(newest_first=True, limit=limit)
+  """Of the latest experiences of a diary, archived ones among them."""
+  latest: list[Experience] = diary.experiences(newest_first=True, limit=limit, archived=None)
   return safety.secrets(latest, user)

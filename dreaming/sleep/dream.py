@@ -113,6 +113,9 @@ def dream(
     kept.append((fact, [q for q in result.passed if q not in held], held))
   for fact, asked, held in kept:
     out += lay_out(fact, asked, held, night, config)
+  if config.grounded:  # before facts are brought together: what one text says can be judged
+    out = grounding.sifted(decoder, base, out, texts, config.grounded)
+    kept = [k for k in kept if asked_for(k[0], out)]
   for old, new in superseded:
     if any(new is f for f, _, _ in kept):
       out.append(correction(old, new, night))
@@ -124,14 +127,22 @@ def dream(
     decoder, base, experiences, names=config.styles, user=user, agent=config.agent,
     clause=config.clause, grounded=config.grounded, night=night, seed=seed,
   )  # fmt: skip
-  if config.grounded:
-    out = grounding.sifted(decoder, base, out, texts, config.grounded)
   decoder.forget(base)
   known = {p.question for d in earlier for p in d.pairs}
   out += unknowns(matcher, maybe, kept, texts, night, user, config, rng, known)
   if spoken:
     out += spoken_of(spoken, messages, texts, user, night, rng, known)
   return out
+
+
+def asked_for(fact: Fact, dreams: Sequence[Dream]) -> bool:
+  """Whether a question about a fact is among the dreams that are kept."""
+  return any(
+    p.answer == fact.value
+    for d in dreams
+    if d.style == 'question' and d.status == Status.KEPT and d.sources == (fact.source,)
+    for p in d.pairs
+  )
 
 
 def newest(found: Sequence[Fact], times: dict[int, float]) -> tuple[list[Fact], list]:

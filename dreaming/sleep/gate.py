@@ -98,10 +98,24 @@ class Evidence:
 
 def judge(evidence: Evidence, config: GateConfig) -> Verdict:
   """Compares Green with the base and with Blue. Closed unless everything is there and good."""
+  e, rows = evidence, _rows(evidence, config)
+  if e.measured != e.adapter or not e.adapter:
+    was = e.measured[:12] or 'no adapter that is known'
+    why = f'is stale: measured of {was}, this is {e.adapter[:12] or "unknown"}'
+    rows = [dataclasses.replace(r, ok=False, why=why) for r in rows]
+  return Verdict(passed=all(r.ok for r in rows), rows=tuple(rows))
+
+
+def beyond(evidence: Evidence, config: GateConfig) -> list[Row]:
+  """What will keep the gate closed, of what was measured so far."""
+  return [r for r in _rows(evidence, config) if not r.ok and r.value is not None]
+
+
+def _rows(evidence: Evidence, config: GateConfig) -> list[Row]:
   e, c = evidence, config
   see = _Eyes(e, c)
   blue = _comparable(e)
-  rows = [
+  return [
     see.gain('recall_gain', 'recall', c.min_recall_gain),
     see.drop('general_drop', 'general', e.base, c.max_general_drop),
     see.drop('general_drop_night', 'general', blue, c.max_general_drop_night),
@@ -115,11 +129,6 @@ def judge(evidence: Evidence, config: GateConfig) -> Verdict:
     see.number('distance', c.max_distance),
     see.number('change', c.min_change, least=True),
   ]
-  if e.measured != e.adapter or not e.adapter:
-    was = e.measured[:12] or 'no adapter that is known'
-    why = f'is stale: measured of {was}, this is {e.adapter[:12] or "unknown"}'
-    rows = [dataclasses.replace(r, ok=False, why=why) for r in rows]
-  return Verdict(passed=all(r.ok for r in rows), rows=tuple(rows))
 
 
 def _comparable(e: Evidence) -> Mapping[str, float | None]:

@@ -139,8 +139,10 @@ function pile(label, dreams, reviewed, open) {
     shown += SHOWN;
     more.hidden = shown >= dreams.length;
   };
-  draw();
-  return h('details', {open}, h('summary', {}, `${plural(dreams.length, 'dream')} ${label}`), list, more);
+  const made = h('details', {open}, h('summary', {}, `${plural(dreams.length, 'dream')} ${label}`), list, more);
+  if (open) draw();
+  else made.addEventListener('toggle', draw, {once: true});
+  return made;
 }
 
 function dream(d, reviewed) {
