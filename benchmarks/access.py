@@ -11,8 +11,10 @@ errors of the server. Expected: 4 minutes, with --quick one.
 
 from __future__ import annotations
 
+import argparse
 import collections
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -29,6 +31,7 @@ from benchmarks import common
 FUZZER = common.ROOT / 'benchmarks' / 'fuzzer.txt'
 REFUSE_MS, GROWTH_MIB = 100.0, 64.0
 SCOPES = ('read', 'talk', 'admin')
+_LONG = {'model': 'agent@0', 'max_tokens': 300}
 NIGHT = 'print(\'{"event": "ended", "night": 1, "outcome": "empty"}\')'
 """In the place of a night: what is asked for here is whether one may begin it."""
 
@@ -96,35 +99,54 @@ def oversized(live, token: str, rounds: int) -> tuple[list[float], int]:
 
 
 def full(live, token: str) -> tuple[list[float], int]:
-  """(ms of each 429, requests that ended neither whole nor refused) when the queue is full."""
+  """(ms of each 429, requests that ended neither whole nor refused) when the queue is full.
+
+  Who fills it is a process of its own: its threads are not the server's.
+  """
   import httpx
 
   share = live.server.config.queue * 3 // 4  # that one client may have
   places = live.server.config.slots + share
-  times, strange = [], 0
-  limits = httpx.Limits(max_connections=None)
+  times = []
+  command = [sys.executable, __file__, f'--crowd={2 * places}', f'--url={live.url}']
+  crowd = subprocess.Popen(
+    command, stdout=subprocess.PIPE, text=True, env=os.environ | {'TOKEN': token}
+  )
   head = {'Authorization': f'Bearer {token}'}
-  with httpx.Client(base_url=live.url, headers=head, timeout=300, limits=limits) as client:
+  with crowd, httpx.Client(base_url=live.url, headers=head, timeout=300) as client:
+    while crowd.poll() is None and len(times) < 50:
+      if live.server.engine.waiting < share:
+        time.sleep(0.002)
+        continue
+      start = time.perf_counter()
+      if client.post('/v1/completions', json=_LONG | {'prompt': 'One'}).status_code == 429:
+        times.append(1e3 * (time.perf_counter() - start))
+    told = crowd.communicate()[0].splitlines()
+  for line in told[:-1]:
+    print(line)
+  return times, int(told[-1])
+
+
+def crowd(count: int, url: str, token: str) -> None:
+  """Asks all at once, and prints how many ended neither whole nor refused."""
+  import httpx
+
+  head, limits = {'Authorization': f'Bearer {token}'}, httpx.Limits(max_connections=None)
+  with (
+    httpx.Client(base_url=url, headers=head, timeout=300, limits=limits) as client,
+    futures.ThreadPoolExecutor(count) as threads,
+  ):
 
     def ask(i: int) -> httpx.Response:
-      body = {'model': 'agent@0', 'prompt': f'One {i}', 'max_tokens': 300}
-      return client.post('/v1/completions', json=body)
+      return client.post('/v1/completions', json=_LONG | {'prompt': f'One {i}'})
 
-    with futures.ThreadPoolExecutor(2 * places) as threads:
-      waiting = [threads.submit(ask, i) for i in range(2 * places)]
-      while not all(f.done() for f in waiting) and len(times) < 50:
-        if live.server.engine.waiting < share:
-          time.sleep(0.002)
-          continue
-        start = time.perf_counter()
-        if ask(0).status_code == 429:
-          times.append(1e3 * (time.perf_counter() - start))
-      for answer in (f.result() for f in waiting):
-        whole = answer.status_code == 200 and answer.json()['usage']['completion_tokens']
-        if not whole and answer.status_code != 429:
-          strange += 1
-          print(f'a stream that waited: {answer.status_code} {answer.text[:200]}')
-  return times, strange
+    strange = 0
+    for answer in threads.map(ask, range(count)):
+      whole = answer.status_code == 200 and answer.json()['usage']['completion_tokens']
+      if not whole and answer.status_code != 429:
+        strange += 1
+        print(f'a stream that waited: {answer.status_code} {answer.text[:200]}'.replace('\n', ' '))
+  print(strange)
 
 
 def speak(live, token: str, done: list[str], stop: threading.Event) -> None:
@@ -165,7 +187,12 @@ def main() -> int:
   p = common.parser(__doc__)
   p.add_argument('--peer-python', type=pathlib.Path, help=f'a Python with {FUZZER.name}')
   p.add_argument('--seconds', type=int, default=120, help='of fuzzing')
+  p.add_argument('--crowd', type=int, help=argparse.SUPPRESS)  # these two: a process of `full`
+  p.add_argument('--url', help=argparse.SUPPRESS)
   args = p.parse_args()
+  if args.crowd:
+    crowd(args.crowd, args.url, os.environ['TOKEN'])
+    return 0
   if args.quick:
     args.seconds = 20
 

@@ -101,6 +101,13 @@ def timed(work: Callable[[], Any]) -> float:
   return time.perf_counter() - start
 
 
+def interval(right: int, of: int) -> tuple[float, float]:
+  """The 95% interval of a share, Wilson's."""
+  from dreaming.sleep import gate
+
+  return gate.wilson(right / of, of, 0.95) if of else (0.0, 1.0)
+
+
 def machine() -> dict[str, Any]:
   """What the figures belong to."""
   info: dict[str, Any] = {

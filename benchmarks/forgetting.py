@@ -28,17 +28,6 @@ from benchmarks import common
 
 _NAME = 'forgetting'
 BAR_OTHERS = 0.05
-_Z = 1.96
-
-
-def wilson(right: int, of: int) -> tuple[float, float]:
-  """The 95% interval of a share (Wilson 1927)."""
-  if not of:
-    return 0.0, 1.0
-  p, z2 = right / of, _Z * _Z
-  middle = (p + z2 / (2 * of)) / (1 + z2 / of)
-  half = _Z * ((p * (1 - p) + z2 / (4 * of)) / of) ** 0.5 / (1 + z2 / of)
-  return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def live(config: Any, day: Any, nights: int, without: Sequence[int] = (), parts: Any = None):
@@ -129,7 +118,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as home:
       runs.append(run(args, pathlib.Path(home), cache, seed))
     result.keep(runs)
-  low, high = wilson(*(sum(r['after']['base theirs'][i] for r in runs) for i in (0, 1)))
+  low, high = common.interval(*(sum(r['after']['base theirs'][i] for r in runs) for i in (0, 1)))
 
   def share(when: str, what: str) -> float:
     right, of = (sum(r[when][what][i] for r in runs) for i in (0, 1))

@@ -29,7 +29,6 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from benchmarks import common
-from benchmarks.notes import wilson
 from benchmarks.reading import logistic
 
 HERE = pathlib.Path(__file__).parent
@@ -75,8 +74,8 @@ def figures(kept: np.ndarray, right: np.ndarray) -> dict[str, Any]:
   n, told = int(kept.sum()), int(right.sum())
   return {
     'kept': n, 'grounded': told, 'both': hits,
-    'precision': hits / n if n else 0.0, 'precision_interval': wilson(hits, n),
-    'recall': hits / told if told else 0.0, 'recall_interval': wilson(hits, told),
+    'precision': hits / n if n else 0.0, 'precision_interval': common.interval(hits, n),
+    'recall': hits / told if told else 0.0, 'recall_interval': common.interval(hits, told),
   }  # fmt: skip
 
 

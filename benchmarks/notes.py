@@ -12,7 +12,6 @@ Expected: 10 minutes on two cores.
 from __future__ import annotations
 
 import argparse
-import math
 import pathlib
 import sys
 import tempfile
@@ -65,14 +64,6 @@ def ask(path: pathlib.Path, args: argparse.Namespace) -> dict[str, Any]:
   }
 
 
-def wilson(k: int, n: int, z: float = 1.96) -> tuple[float, float]:
-  """The interval of a share of k in n."""
-  if not n:
-    return 0.0, 1.0
-  mid, half = k + z * z / 2, z * math.sqrt(k * (n - k) / n + z * z / 4)
-  return (mid - half) / (n + z * z), (mid + half) / (n + z * z)
-
-
 def main() -> int:
   p = common.parser(__doc__)
   p.add_argument('--days', help='files of days, with commas between', default='')
@@ -96,7 +87,7 @@ def main() -> int:
   shares = {}
   for name, of in (('right', 'probes'), ('invented', 'never_mentioned')):
     k, n = sum(r[name] for r in runs), sum(r[of] for r in runs)
-    low, high = wilson(k, n)
+    low, high = common.interval(k, n)
     print(f'{name}: {k} of {n}, {low:.2f} to {high:.2f}')
     shares[name] = k / n if n else 0.0
   result.bar('recall', shares['right'], '>=', RECALL_BAR)

@@ -19,7 +19,6 @@ import collections
 import dataclasses
 import itertools
 import json
-import math
 import os
 import pathlib
 import resource
@@ -107,13 +106,6 @@ def ask(
   return out
 
 
-def wilson(right: int, n: int) -> tuple[float, float]:
-  z, share = 1.96, right / n
-  middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-  half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-  return middle - half, middle + half
-
-
 def find(args: argparse.Namespace, result: common.Result) -> None:
   split = 'dev' if args.dev else 'test'
   if args.life:
@@ -135,7 +127,7 @@ def find(args: argparse.Namespace, result: common.Result) -> None:
   names = sorted(set(kinds))
   print(f'{"recall@5":28} {"all":20} ' + ' '.join(f'{k:>11}' for k in names))
   for arm, found in right.items():
-    low, high = wilson(sum(found), len(found))
+    low, high = common.interval(sum(found), len(found))
     of_kind = [np.mean([f for f, k in zip(found, kinds, strict=True) if k == n]) for n in names]
     print(
       f'{arm:28} {np.mean(found):.3f} ({low:.3f}-{high:.3f}) '

@@ -14,18 +14,15 @@ import pathlib
 import signal
 import subprocess
 import sys
-import types as python_types
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from dreaming.brain import lora, prompts, weights
+from benchmarks import toys
+from dreaming.brain import lora, prompts
 from dreaming.brain.decode import Decoder
-from dreaming.brain.tokenizer import Tokenizer
-from dreaming.brain.transformer import ARCHITECTURES
 from dreaming.identity import bluegreen, generations
 from dreaming.identity.bluegreen import BlueGreen
 from dreaming.memory.diary import Diary
@@ -38,7 +35,7 @@ from dreaming.sleep.night import NightConfig
 from dreaming.sleep.train import TrainConfig
 from dreaming.types import QA, Dream, Experience, Quality, Scores, Status
 
-ARCH = dataclasses.replace(ARCHITECTURES['tiny'], num_layers=2)
+ARCH = toys.ARCH
 FACTS = (
   ('My parrot is called Kiwi.', 'Which name has the parrot?', 'Kiwi'),
   ('I am moving to Lyon.', 'Which city will be home?', 'Lyon'),
@@ -83,20 +80,12 @@ class Teachable:
     pass
 
 
-class Letters:
-  name, dim = 'letters', 26
-
-  def __call__(self, texts):
-    counts = np.array([[t.count(chr(97 + i)) for i in range(26)] for t in texts], np.float32)
-    return counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-9)
-
-
 def dreams_of(
   decoder, base, experiences, *, user, embedder, config, night, seed, earlier=(), progress=None
 ):
   """What the dreamer would have: lessons, the night's exam, and something that it rejected."""
   out = []
-  assert embedder(['a']).shape == (1, Letters.dim)
+  assert embedder(['a']).shape == (1, toys.Letters.dim)
   for i, e in enumerate(experiences, start=1):
     if progress:
       progress(i, len(experiences))
@@ -115,95 +104,14 @@ def dreams_of(
   return out
 
 
-# ---- Toys in the place of corpus and training ----
-
-
-@dataclasses.dataclass(frozen=True)
-class ToyCorpus:
-  batches: tuple
-  held_out: np.ndarray
-  shortlist: np.ndarray
-
-  def lineage(self):
-    return [['dream', 1, 20, 19]]
-
-
-def toy_corpus(decoder, base, digest, dreams, experiences, rehearsal, *, steps, **_):
-  text = ' '.join(d.text for d in (*dreams, *rehearsal))
-  ids = np.asarray(decoder.tokenizer.encode(text)[:20])
-  return ToyCorpus(tuple(ids + i for i in range(steps)), ids, ids)
-
-
-def toy_train(
-  params, arch, corpus, *, config, seed, adapter=None, masks=None, on_step=None, checkpoint=None
-):
-  """Random steps that depend on all that they should; resumes from a file."""
-  if adapter is None:
-    adapter = lora.init(jax.random.key(seed), arch, rank=config.rank, targets=config.targets)
-  adapter, done = jax.tree.map(np.asarray, adapter), 0
-  if checkpoint and checkpoint.exists():
-    with np.load(checkpoint / 'state.npz') as saved:
-      done = int(saved['done'])
-      leaves = [saved[f'leaf{i}'] for i in range(len(jax.tree.leaves(adapter)))]
-      adapter = jax.tree.unflatten(jax.tree.structure(adapter), leaves)
-  kept = 1.0 if masks is None else float(np.mean(jax.tree.leaves(masks)[0]))
-  for step in range(done, config.steps):
-    rng = np.random.default_rng([seed, step, int(corpus.batches[step].sum())])
-    adapter = jax.tree.map(
-      lambda x: x + np.float32(kept * rng.standard_normal(x.shape) / 50),  # noqa: B023
-      adapter,
-    )
-    if checkpoint:
-      checkpoint.mkdir(parents=True, exist_ok=True)
-      leaves = {f'leaf{i}': x for i, x in enumerate(jax.tree.leaves(adapter))}
-      np.savez(checkpoint / 'new.npz', done=step + 1, **leaves)
-      os.replace(checkpoint / 'new.npz', checkpoint / 'state.npz')
-    if on_step:
-      on_step(step + 1, {'dream_loss': 1.0 / (step + 1)})
-  return python_types.SimpleNamespace(adapter=adapter, steps_done=config.steps, stopped='')
-
-
 def play(monkeypatch):
   monkeypatch.setattr('dreaming.brain.programs.drop', lambda: None)  # what is compiled stays so
   monkeypatch.setattr(night.dream, 'dream', dreams_of)
-  monkeypatch.setattr(night.corpus, 'build', toy_corpus)
-  monkeypatch.setattr(night.train, 'train', toy_train)
+  monkeypatch.setattr(night.corpus, 'build', toys.lessons)
+  monkeypatch.setattr(night.train, 'train', toys.learn)
 
 
 # ---- A life ----
-
-
-def load_base():
-  """Random weights without a compilation: many processes make their own."""
-  rng = np.random.default_rng(0)
-  n, k, d, h, f = ARCH.num_heads, ARCH.num_kv_heads, ARCH.embed_dim, ARCH.head_dim, ARCH.hidden_dim
-
-  def normal(*shape):
-    return jnp.asarray(rng.standard_normal(shape) * d**-0.5, jnp.float32)
-
-  def layer():
-    norms = ('pre_attention_norm', 'post_attention_norm', 'pre_ffw_norm', 'post_ffw_norm')
-    return {
-      'attn': {
-        'q_einsum': {'w': normal(n, d, h)},
-        'kv_einsum': {'w': normal(2, k, d, h)},
-        'attn_vec_einsum': {'w': normal(n, h, d)},
-        '_query_norm': {'scale': normal(h)},
-        '_key_norm': {'scale': normal(h)},
-      },
-      'mlp': {'gating_einsum': normal(2, f, d), 'linear': normal(f, d)},
-      **{name: {'scale': normal(d)} for name in norms},
-    }
-
-  params = {
-    'embedder': {'input_embedding': normal(ARCH.vocab_size, d)},
-    **{f'layer_{i}': layer() for i in range(ARCH.num_layers)},
-    'final_norm': {'scale': normal(d)},
-  }
-  tokenizer = Tokenizer(weights._byte_proto(ARCH.vocab_size))
-  return weights.Base(
-    params=params, tokenizer=tokenizer, arch=ARCH, digest='ab' * 32, instruct=False
-  )
 
 
 class Life:
@@ -229,13 +137,13 @@ class Life:
     return night.run(
       base=self.base, decoder=self.decoder, diary=self.diary, identity=self.identity,
       workdir=self.workdir, cache=self.workdir.parent / 'cache', config=config,
-      embedder=Letters(), now=2e9, progress=progress,
+      embedder=toys.Letters(), now=2e9, progress=progress,
     )  # fmt: skip
 
 
 @pytest.fixture(scope='module')
 def base():
-  return load_base()
+  return toys.base()
 
 
 @pytest.fixture
@@ -343,12 +251,12 @@ def test_the_next_night_carries_the_adapter_on_and_rehearses(life, monkeypatch):
 
   def build(decoder, mind, digest, dreams, experiences, rehearsal, **kwargs):
     seen.update(dreams=dreams, rehearsal=rehearsal)
-    return toy_corpus(decoder, mind, digest, dreams, experiences, rehearsal, **kwargs)
+    return toys.lessons(decoder, mind, digest, dreams, experiences, rehearsal, **kwargs)
 
   def learn(*args, **kwargs):
     if kwargs.get('masks') is None:
       seen['adapter'] = kwargs['adapter']
-    return toy_train(*args, **kwargs)
+    return toys.learn(*args, **kwargs)
 
   monkeypatch.setattr(night.corpus, 'build', build)
   monkeypatch.setattr(night.train, 'train', learn)
@@ -440,7 +348,7 @@ def test_recovery_trains_with_the_mask_that_will_serve(life, monkeypatch):
   def learn(*args, **kwargs):
     if kwargs.get('masks') is not None:
       seen.append((kwargs['masks'], kwargs['config'].steps))
-    return toy_train(*args, **kwargs)
+    return toys.learn(*args, **kwargs)
 
   monkeypatch.setattr(night.train, 'train', learn)
   life.talk(FACTS[0][0])
@@ -625,7 +533,7 @@ def test_a_whole_night_goes_on_within_training(make_life, base, monkeypatch):
   losses = [r['values']['dream_loss'] for r in rows if r['step'] == 'train']
   assert len(losses) == 5 and losses[-1] < losses[0]
   _, _, masks = generations.load(again.workdir / 'generations', 1)
-  weight = np.asarray(again.identity.blue.params['layer_1']['attn']['kv_einsum']['w'])
+  weight = np.asarray(again.identity.blue.params['layer_0']['attn']['kv_einsum']['w'])
   kept = np.asarray(masks['merged']['layer_1']['attn']['kv_einsum']['w'])
   assert not weight[~kept].any() and weight[kept].all()
 
@@ -645,7 +553,7 @@ def _one_life(workdir, strike_at):
   def strike():
     os.kill(os.getpid(), signal.SIGKILL)
 
-  life = Life(workdir, load_base())
+  life = Life(workdir, toys.base())
   if not life.diary.experiences():
     life.talk(*(content for content, _, _ in FACTS))
   on_progress = None

@@ -7,6 +7,7 @@ import types
 
 import pytest
 
+from benchmarks import toys
 from dreaming import reviewing
 from dreaming.memory.diary import Diary
 from dreaming.sleep import review, trigger
@@ -57,7 +58,7 @@ def test_what_is_rejected_does_not_train(slept, monkeypatch):
 
   def build(decoder, mind, digest, dreams, *args, **kwargs):
     trained.extend(d.text for d in dreams)
-    return night_test.toy_corpus(decoder, mind, digest, dreams, *args, **kwargs)
+    return toys.lessons(decoder, mind, digest, dreams, *args, **kwargs)
 
   monkeypatch.setattr('dreaming.sleep.corpus.build', build)
   review.go_on(slept.diary, 'Ana')
