@@ -57,6 +57,11 @@ def test_of_two_words_both_must_be_values():
   assert 'rang cake' not in types('rang cake', 'cake')
 
 
+def test_a_contraction_is_no_name():
+  found = dict(values.spans("I'll ask. Don't tell D'Arcy that I’ve met Mary O'Neil.", 'Ana'))
+  assert [s for s, kinds in found.items() if kinds is values.NAMES] == ["D'Arcy", "Mary O'Neil"]
+
+
 def test_spans_are_dates_names_and_words():
   found = dict(values.spans('On the 12th of March Leela bought a cello.', 'Priya'))
   assert {'the 12th of March', 'Leela', 'cello'} <= set(found)

@@ -30,7 +30,10 @@ _NUMBER = re.compile(
   rf'|{_UNITS}|ten|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen)\b'
 )
 _SEASON = re.compile(r'\b(?:spring|summer|autumn|winter)\b', re.I)
-_NAME = re.compile(r"\b[A-Z][\w'’-]*[a-z](?: [A-Z][\w'’-]*[a-z])*\b")
+# "I'll" and "Don't" are none.
+_NAME = re.compile(
+  r"\b(?![A-Z][a-z]*['’](?:ll|m|ve|re|d|t)\b)[A-Z][\w'’-]*[a-z](?: [A-Z][\w'’-]*[a-z])*\b"
+)
 WORD = re.compile(r"[a-zà-ÿ][a-zà-ÿ'’-]+")
 
 _DATES = frozenset({'date', 'month', 'weekday', 'any'})
