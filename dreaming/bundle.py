@@ -47,7 +47,8 @@ def pack(agent: Agent, to: str | pathlib.Path, progress: Progress | None = None)
 
   Raises:
     ValueError: the file is there already, or is not called *.agent.
-    OSError: it could not be written.
+    OSError: it could not be written, or a generation is gone. Media that are gone are told by
+      `lost`, and in the file.
   """
   to = pathlib.Path(to)
   if to.suffix != ENDING:
@@ -61,7 +62,7 @@ def pack(agent: Agent, to: str | pathlib.Path, progress: Progress | None = None)
     about = {
       'format': FORMAT, 'agent': agent.life.agent, 'user': agent.life.user, 'created': time.time(),
       'active': agent.diary.active(), 'experiences': len(agent.diary.ids()),
-      'bases': sorted({g.manifest.base for g in found}),
+      'bases': sorted({g.manifest.base for g in found}), 'lost': lost(agent),
     }  # fmt: skip
     files = {_DIARY: diary, **_kept(agent, [g.number for g in found])}
     total, done = sum(p.stat().st_size for p in files.values()), 0
@@ -155,10 +156,18 @@ def sweep(directory: pathlib.Path) -> None:
       shutil.rmtree(left, ignore_errors=True)
 
 
+def lost(agent: Agent) -> list[str]:
+  """Digests of pictures and sounds that the diary names and no file has any more."""
+  kept = agent.media.directory
+  return sorted(d for d in agent.diary.digests() if not (kept / d[:2] / d).is_file())
+
+
 def _kept(agent: Agent, numbers: list[int]) -> dict[str, pathlib.Path]:
   """Name in the archive -> file, in a fixed order."""
   found = {}
   roots = [agent.workdir / 'generations' / str(n) for n in numbers]
+  if gone := [str(p) for p in roots if not p.is_dir()]:
+    raise FileNotFoundError(f'{gone[0]} is not there: put it back from a backup, then pack again')
   roots += [agent.media.directory / d[:2] / d for d in sorted(agent.diary.digests())]
   for root in roots:
     for path in sorted(root.rglob('*')) if root.is_dir() else [root]:

@@ -116,6 +116,9 @@ def take(agent: Agent, to: pathlib.Path, console: Console) -> int:
     if to.suffix == bundle.ENDING:
       size = bundle.pack(agent, to, progress)
       _say(console, f'the whole agent is in {to}: {size:,} bytes')
+      if gone := bundle.lost(agent):
+        _say(console, f'{len(gone)} pictures or sounds are in it by name alone, no file has them:')
+        _say(console, '  ' + ', '.join(d[:12] for d in gone[:8]))
       return 0
     count = agent.export(to, progress)
   _say(console, f'{count:,} experiences are in {to}')

@@ -65,6 +65,23 @@ def test_it_comes_back_as_it_was(config, packed, tmp_path):
   assert not list(pathlib.Path(other.workdir).glob('.*pack*'))
 
 
+def test_what_is_gone_is_told(config, packed, tmp_path):
+  other = elsewhere(config, tmp_path)
+  bundle.unpack(packed[0], other.workdir)
+  with Agent(other) as agent:
+    assert bundle.lost(agent) == []
+    digest = packed[2][2].media[0].digest
+    (agent.media.directory / digest[:2] / digest).unlink()
+    assert bundle.lost(agent) == [digest]
+    bundle.pack(agent, tmp_path / 'less.agent')
+    with zipfile.ZipFile(tmp_path / 'less.agent') as archive:
+      assert json.loads(archive.read('agent.json'))['lost'] == [digest]
+    (agent.workdir / 'generations' / '2').rename(tmp_path / 'gone')
+    with pytest.raises(FileNotFoundError, match='2 is not there: put it back'):
+      bundle.pack(agent, tmp_path / 'none.agent')
+    assert not (tmp_path / 'none.agent').exists()
+
+
 def test_modes_of_the_command_line(config, packed, tmp_path, capsys):
   other = elsewhere(config, tmp_path)
   again = tmp_path / 'again.agent'
