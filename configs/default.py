@@ -159,7 +159,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.dream.exam_unknown = 40
   c.dream.checked = 5  # questions of each fact that are examined before it is believed
   c.dream.min_gain = 0.5  # what its source must add to a question's answer, nats a token
-  c.dream.min_belief = -1.6  # log-odds that a fact is told, from which it is believed
+  c.dream.min_belief = -1.4  # log-odds that a fact is told, from which it is believed
   c.dream.dtype = 'bfloat16'  # on CPUs without bf16 products (AMX, AVX-512 BF16) try float32
   c.dream.max_facts = 60
   c.dream.things = False  # ask about what is spoken of, too, by what kind of thing it is
@@ -171,12 +171,12 @@ def get_config() -> ml_collections.ConfigDict:
   # benchmarks/grounding.py measures 0.62.
   c.dream.grounded = 0.0
   c.dream.match = ml_collections.ConfigDict()
-  c.dream.match.more_relations = False  # 192 more; which of both are on: docs/experiments.md
+  c.dream.match.more_relations = True  # 192 more, of work, oneself, things and other people
   c.dream.match.proposals = 8  # relations that word vectors propose for each span
   c.dream.match.type_proposals = 6  # and of each type of value that fits it
-  c.dream.match.max_nouns = 5  # candidate values of a message that are no names or dates
+  c.dream.match.max_nouns = 8  # candidate values of a message that are no names or dates
   c.dream.match.min_gain = 0.3  # nats a token that the message must add to a relation's statements
-  c.dream.match.finalists = 4  # relations of each value that are judged both ways
+  c.dream.match.finalists = 5  # relations of each value that are judged both ways
   c.dream.match.readings = 3  # of them whose questions are examined
   c.dream.match.min_rank = -3.5  # log-odds that a reading is told, below which it is not examined
 

@@ -57,6 +57,25 @@ def test_of_two_words_both_must_be_values():
   assert 'rang cake' not in types('rang cake', 'cake')
 
 
+@pytest.mark.parametrize(
+  ('text', 'value', 'whole'),
+  [
+    ('She was a telegraph operator, back then.', 'operator', 'telegraph operator'),
+    ('The two goats got into the bean patch again.', 'patch', 'bean patch'),
+    ('I sat for hours in the old town library.', 'library', 'town library'),
+    ('The goats ate beans.', 'beans', 'beans'),
+    ('The clay never dries, I like clay.', 'clay', 'clay'),
+    ('A shelf collapsed in the kiln.', 'kiln', 'kiln'),
+    ('The operator of the telegraph.', 'telegraph', 'telegraph'),
+    ('The green Raleigh is mine.', 'Raleigh', 'Raleigh'),  # a name is one
+    ('On the 19th of March.', '19th of March', '19th of March'),
+    ("The old dairy's roof.", 'dairy', 'dairy'),
+  ],
+)
+def test_a_word_is_taken_with_what_its_article_has(text, value, whole):
+  assert values.whole(text, value) == whole
+
+
 def test_a_contraction_is_no_name():
   found = dict(values.spans("I'll ask. Don't tell D'Arcy that I’ve met Mary O'Neil.", 'Ana'))
   assert [s for s, kinds in found.items() if kinds is values.NAMES] == ["D'Arcy", "Mary O'Neil"]

@@ -38,7 +38,7 @@ class DreamConfig:
   exam_unknown: int = 40
   checked: int = 5  # questions of each fact that are examined
   min_gain: float = 0.5  # what the source must add to a question's answer, nats a token
-  min_belief: float = -1.6  # log-odds that a fact is told, from which it is believed
+  min_belief: float = -1.4  # log-odds that a fact is told, from which it is believed
   dtype: str = 'bfloat16'  # of the dreamer's products: only likelihoods are compared
   max_facts: int = 60
   things: bool = False  # ask about what is spoken of, too, by what kind of thing it is
@@ -91,6 +91,7 @@ def dream(
   checked = list(zip(found, check(decoder, base, found, texts, config), strict=True))
   out: list[Dream] = []
   chosen, misread = belief.settle(checked, config.min_belief)
+  chosen = [(_whole(f, texts[f.source].content), result) for f, result in chosen]
   maybe = [f for f, result in checked if belief.of(f, result) >= config.unlikely]
   for fact, reason in misread:
     text = fact.fill(fact.relation.statements[0])
@@ -143,6 +144,10 @@ def asked_for(fact: Fact, dreams: Sequence[Dream]) -> bool:
     if d.style == 'question' and d.status == Status.KEPT and d.sources == (fact.source,)
     for p in d.pairs
   )
+
+
+def _whole(fact: Fact, text: str) -> Fact:
+  return dataclasses.replace(fact, value=values.whole(text, fact.value))
 
 
 def newest(found: Sequence[Fact], times: dict[int, float]) -> tuple[list[Fact], list]:

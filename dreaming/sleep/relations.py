@@ -62,12 +62,12 @@ Omar says: "My back has been hurting since I fell off the ladder."
 class MatchConfig:
   """Mirrors the `match_*` fields of `config.dream`."""
 
-  more_relations: bool = False  # of relations/more, too
+  more_relations: bool = True  # of relations/more, too
   together: int = 16  # messages that are read together
   proposals: int = 8  # relations that the vectors propose for each span
   type_proposals: int = 6  # and of each type of value that fits it
-  max_nouns: int = 5  # candidate values of a message that are no names or dates, rarest first
-  finalists: int = 4  # relations of each value that are judged both ways
+  max_nouns: int = 8  # candidate values of a message that are no names or dates, rarest first
+  finalists: int = 5  # relations of each value that are judged both ways
   readings: int = 3  # relations of each value that go on to the examination
   min_gain: float = 0.3  # nats a token that the message adds to the statement
   bonus: float = 0.2  # nats, for each nat of words that it has in common with the message

@@ -79,6 +79,8 @@ _ALSO = {  # what others call a role
   'colleague': ('coworker',), 'coworker': ('colleague',), 'neighbor': ('neighbour',),
 }  # fmt: skip
 _CALLED = frozenset({'mum', 'mom', 'mama', 'dad', 'papa', 'grandma', 'granny', 'gran', 'grandpa'})
+_ARTICLE = r'(?:an?|the|my|our|his|her|their|your|this|that|these|those|some|no)'
+_PLAIN = r'(?:big|dear|good|great|little|new|nice|old|own|poor|small|young)'
 _OWN = frozenset({'my', 'our', 'the', 'his', 'her', 'your', 'their'})
 
 # Words that are never a value by themselves.
@@ -144,6 +146,20 @@ def spans(
           if before[-1] not in COMMON | ROLES:
             out.setdefault(f'{before[-1]} {m[0]}', NOUNS)
   return list(out.items())
+
+
+def whole(text: str, value: str) -> str:
+  """A common word with the one between it and its article: "a telegraph operator" is one.
+
+  No verb stands there, and whoever answers with more of a name than was asked for is right as well.
+  """
+  if not value.isalpha() or not value.islower():
+    return value
+  before = rf"\b{_ARTICLE} (?:{_PLAIN} )?([a-z][\w-]+) {re.escape(value)}\b(?!['’-])"
+  m = re.search(before, text, re.I)
+  if not m or m[1].lower() in COMMON | ROLES or m[1].endswith('ly'):
+    return value
+  return f'{m[1]} {value}'
 
 
 def apposed(text: str, cues: Sequence[str], name: str) -> bool:
