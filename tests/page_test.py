@@ -207,6 +207,21 @@ def test_the_policy_refuses_what_could_make_markup_of_text(page, how):
 # ---- Diary ----
 
 
+def test_an_answer_that_comes_late_is_not_shown(page):
+  page.goto('/#/diary')
+  held = []
+  page.route('**/api/diary*text=cello*', lambda route: held.append(route))
+  page.get_by_label('Search the diary').fill('cello')
+  page.keyboard.press('Enter')
+  page.get_by_label('Search the diary').fill('')
+  page.get_by_label('Night', exact=True).select_option('night 1')
+  expect(page.get_by_text('1 to 2 of 2')).to_be_visible()
+  with page.expect_response('**/api/diary*text=cello*'):
+    held[0].continue_()
+  page.wait_for_timeout(200)
+  expect(page.get_by_text('1 to 2 of 2')).to_be_visible()
+
+
 def test_the_diary_is_paged_searched_filtered_and_forgotten(page, live):
   page.goto('/#/diary')
   expect(page.get_by_text(re.compile('^1 to 50 of'))).to_be_visible()

@@ -11,6 +11,7 @@ const PART = 400_000;  // characters of a request: a longer file goes line by li
 const NO_WORDS = {by: 'words', text: '', kind: '', trust: '', night: '', offset: 0};
 
 let asked = {...NO_WORDS};  // remembered while other views are shown
+let loads = 0;  // an answer that comes after that to a later question is not shown
 
 export async function render(_, {signal}) {
   const {nights} = await get('/api/nights', signal);
@@ -66,14 +67,13 @@ function select(id, options, value) {
 // ---- The list ----
 
 async function load(list, signal) {
+  const mine = ++loads;
   const {by, text, offset, ...filter} = asked;
-  if (by === 'recall' && text) {
-    const {experiences} = await post('/api/recall', {query: text, limit: 20}, signal);
-    draw(list, experiences, experiences.length, false);
-    return;
-  }
-  const found = await get(query('/api/diary', {...filter, text, offset, limit: SIZE}), signal);
-  draw(list, found.experiences, found.total, true);
+  const recalled = by === 'recall' && text !== '';
+  const {experiences, total} = recalled
+    ? await post('/api/recall', {query: text, limit: 20}, signal)
+    : await get(query('/api/diary', {...filter, text, offset, limit: SIZE}), signal);
+  if (mine === loads) draw(list, experiences, total ?? experiences.length, !recalled);
 }
 
 function draw(list, experiences, total, paged) {
