@@ -534,7 +534,7 @@ def test_a_whole_night_goes_on_within_training(make_life, base, monkeypatch):
   assert len(losses) == 5 and losses[-1] < losses[0]
   _, _, masks = generations.load(again.workdir / 'generations', 1)
   weight = np.asarray(again.identity.blue.params['layer_0']['attn']['kv_einsum']['w'])
-  kept = np.asarray(masks['merged']['layer_1']['attn']['kv_einsum']['w'])
+  kept = np.asarray(masks['merged']['layer_0']['attn']['kv_einsum']['w'])
   assert not weight[~kept].any() and weight[kept].all()
 
 
