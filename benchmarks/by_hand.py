@@ -8,8 +8,7 @@ the same replay, and the same questions about what nobody told, less those that 
 dreams answer. What is compared is closed-book recall of the day's questions, retrieval off. A
 question of the day that is written by hand word for word is left out of the dreams, and counted.
 
-Every night is a process of its own, as in one_night.py. Expected: 2 x 8 minutes a seed on two
-cores.
+Every night is a process of its own, as in one_night.py. Expected: two nights a seed.
 """
 
 from __future__ import annotations

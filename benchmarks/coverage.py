@@ -8,7 +8,7 @@ believed reading of a message that tells it; those for which that reading is tru
 readings. Which are true stands in readings.json, for nine days: each likely reading was labelled
 by hand, without sight of the questions (2: true; 1: near enough that nothing false is taught). A
 reading that is not in it counts as wrong: after a change of the bank, label what --list shows.
-Expected: 8 minutes on two cores.
+Expected: about a minute a day on two cores.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ After the last night every agent is asked its opinions, diary closed, and
   reflections   cosine of its answers with its own dreams minus that with the other's
   consistency   mean cosine between answers to one question in five wordings, before and after
 
-Expected: 30 minutes a life on two cores, two lives a seed. --quick: two days of the tiny config.
+Expected: six nights a life, two lives a seed. --quick: two days of the tiny config.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib.util
 import json
 import math
 import os
@@ -48,11 +47,7 @@ T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 def config_of(args: argparse.Namespace, seed: int, workdir: pathlib.Path) -> Any:
   """The configuration of one seed, as flags of dreaming.main would make it."""
-  spec = importlib.util.spec_from_file_location('night_config', args.config)
-  assert spec and spec.loader
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  c = module.get_config()
+  c = common.config_of(args.config)
   c.seed = seed
   c.workdir = str(workdir)
   c.life.days = (str(args.day),)

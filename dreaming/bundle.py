@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from dreaming.agent import Agent
+from dreaming.identity.forget import sync
 
 ENDING = '.agent'
 FORMAT = 1
@@ -133,20 +134,12 @@ def unpack(
     for name in ('media', 'generations', _DIARY):  # the diary last: it makes an agent of them
       if (temporary / name).exists():
         os.rename(temporary / name, workdir / name)
-    _sync(workdir)
+    sync(workdir)
     return about
   except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as e:
     raise ValueError(f'{path} is damaged, or no file of an agent: {e}') from None
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _sync(directory: pathlib.Path) -> None:
-  descriptor = os.open(directory, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)
 
 
 def sweep(directory: pathlib.Path) -> None:

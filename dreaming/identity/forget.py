@@ -135,7 +135,7 @@ def strike_history(path: pathlib.Path, gone: Sequence[Experience]) -> int:
   if count:
     temporary = path.with_name(f'.{path.name}.tmp')
     temporary.write_text('\n# '.join(kept), encoding='utf-8')
-    _sync(temporary)
+    sync(temporary)
     os.replace(temporary, path)
   return count
 
@@ -147,12 +147,13 @@ def write_json(path: pathlib.Path, fields: Mapping[str, Any]) -> None:
   """Whole and durable, or as it was."""
   temporary = path.with_name(f'.{path.name}.tmp')
   temporary.write_text(json.dumps(fields, indent=1) + '\n', encoding='utf-8')
-  _sync(temporary)
+  sync(temporary)
   os.replace(temporary, path)
-  _sync(path.parent)
+  sync(path.parent)
 
 
-def _sync(path: pathlib.Path) -> None:
+def sync(path: pathlib.Path) -> None:
+  """Makes a file durable, or the names in a directory."""
   descriptor = os.open(path, os.O_RDONLY)
   try:
     os.fsync(descriptor)

@@ -108,7 +108,7 @@ def examine_green(
   figures: safety.Figures | None = None
   green = bluegreen.wake(ground, adapter, masks, scale=scale, number=blue.generation + 1)
   base_measures = examine.examine_base(decoder, base_mind, exam, known)
-  decoder.forget(base_mind)  # both at once would take more room than all else
+  decoder.forget(base_mind)  # what it was laid out in is room for Green
 
   def of_weights() -> dict[str, float]:
     beside = safety.nonfinite(green.params, base.params)
