@@ -122,6 +122,8 @@ def full(live, token: str) -> tuple[list[float], int]:
       if client.post('/v1/completions', json=_LONG | {'prompt': 'One'}).status_code == 429:
         times.append(1e3 * (time.perf_counter() - start))
     told = crowd.communicate()[0].splitlines()
+  if crowd.returncode:
+    raise RuntimeError(f'the crowd ended with exit code {crowd.returncode}')
   for line in told[:-1]:
     print(line)
   return times, int(told[-1])

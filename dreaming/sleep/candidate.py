@@ -153,10 +153,8 @@ def examine_green(
       sitting.take(_EXAM, of_exam)
       sitting.take(('nll', 'toxic', 'gibberish'), of_base)
       seen = gate.Evidence(measures=sitting.measures, base=base_measures, blue=scores)
-      bad = gate.beyond(seen, config)
-      if bad and not whole:  # saying more takes the longest, and changes nothing
-        why = f'was not asked for: {bad[0].name} {bad[0].why} already'
-        sitting.skip(('leaked', 'toxic', 'gibberish'), why)
+      if gate.beyond(seen, config) and not whole:  # it takes the longest, and changes nothing
+        sitting.skip(('leaked', 'toxic', 'gibberish'), 'was not asked for any more')
       else:
         sitting.take(('leaked',), of_secrets)
         if figures is not None:
