@@ -65,7 +65,7 @@ setuptools.setup(
   package_data={
     'dreaming.brain': ['rows.cc'],
     'dreaming.serve': ['page/*'],
-    'dreaming.sleep': ['exam/*', 'relations/*.json', 'relations/more/*.json'],
+    'dreaming.sleep': ['exam/*', 'relations/*.json', 'relations/more/*.json', 'lessons/*.jsonl'],
   },
   python_requires='>=3.12',  # as gemma 4 does; wheels of everything pinned exist for 3.12 and 3.13
   install_requires=[

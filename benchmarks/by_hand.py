@@ -19,14 +19,11 @@ import functools
 import json
 import os
 import pathlib
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 from typing import Any
-
-import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
@@ -35,11 +32,6 @@ from benchmarks import common, one_night
 BAR_GAP = 0.10
 ARMS = ('own', 'hand')
 DREAMS = common.ROOT / 'benchmarks' / 'dreams'
-ROLES = frozenset(
-  'mother father sister brother son daughter husband wife partner friend boss neighbour uncle aunt '
-  'cousin niece nephew grandmother grandfather colleague teacher doctor landlord flatmate'.split()
-)
-_NEAR = 0.75  # cosine from which a question about what nobody told is one that was told
 
 
 def written(path: pathlib.Path, day: Any, night: int, ids: list[int]) -> tuple[list[Any], int]:
@@ -66,27 +58,15 @@ def written(path: pathlib.Path, day: Any, night: int, ids: list[int]) -> tuple[l
 
 
 def untold(dreams: list[Any], told: list[Any], embedder: Any) -> list[Any]:
-  """The night's questions about what nobody told, less those that `told` answers.
+  """The night's questions about what nobody told, less those that `told` answers."""
+  from dreaming.sleep import untold as untold_lib
 
-  Those are alike, and ask of the same people: of somebody else the same may well be untold.
-  """
   asked = [p.question for d in told for p in d.pairs]
-  known, whose = embedder(asked), np.asarray([' '.join(sorted(_names(q))) for q in asked])
-  out = []
-  for d in dreams:
-    if d.style in ('unknown', 'exam_unknown'):
-      alike = embedder([p.question for p in d.pairs]) @ known.T
-      same = [whose == ' '.join(sorted(_names(p.question))) for p in d.pairs]
-      near = np.max(np.where(same, alike, -1.0), axis=1)
-      pairs = tuple(p for p, x in zip(d.pairs, near, strict=True) if x < _NEAR)
-      out.append(dataclasses.replace(d, pairs=pairs))
-  return out
-
-
-def _names(question: str) -> set[str]:
-  """Words with a capital but the first, and who is asked about by a role: 'mother'."""
-  words = re.findall(r'[\w-]+', question.replace("'s", ''))
-  return {w for w in words[1:] if w[0].isupper() or w in ROLES}
+  return [
+    dataclasses.replace(d, pairs=tuple(untold_lib.apart(d.pairs, asked, embedder)))
+    for d in dreams
+    if d.style in ('unknown', 'exam_unknown')
+  ]
 
 
 def live_once(args: argparse.Namespace, arm: str, seed: int, workdir: pathlib.Path) -> Any:

@@ -13,16 +13,19 @@ Expected: about a minute a day on two cores.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from benchmarks import common
-from benchmarks.reading import Reader, plain
+from benchmarks.reading import Reader, logistic, plain
 
 LABELS = pathlib.Path(__file__).parent / 'readings.json'
 THRESHOLDS = (-2.5, -2.0, -1.6, -1.4, -1.2, -0.8, 0.0)
@@ -57,6 +60,7 @@ def main() -> int:
   p = common.parser(__doc__)
   p.add_argument('--day', type=pathlib.Path, action='append', help='a labelled one; all by default')
   p.add_argument('--list', action='store_true', help='show what is believed and not labelled')
+  p.add_argument('--weigh', action='store_true', help='print belief.TAUGHT, fitted on these labels')
   args = p.parse_args()
   args.fit = False
 
@@ -70,7 +74,7 @@ def main() -> int:
   reader = Reader(args)
   result = common.Result('coverage', args, relations=len(reader.matcher.relations))
   counts = {t: [0, 0, 0] for t in THRESHOLDS}
-  asked = 0
+  asked, rows = 0, []
   for path in files[:1] if args.quick else files:
     day = days.load(path)
     asked += len(day.probes)
@@ -80,6 +84,7 @@ def main() -> int:
       for at, own in labels[path.stem].items()
       for relation, person, value, _ in own
     }
+    rows += [(day.user, f, c, _key(f) in true) for f, c in pairs]
     for threshold, count in counts.items():
       believed = [f for f, _ in belief.settle(pairs, threshold)[0]]
       right = [f for f in believed if _key(f) in true]
@@ -95,11 +100,41 @@ def main() -> int:
   for threshold, (loose, right, wrong) in counts.items():
     told = f'{right} of {asked} by a true reading, {loose} by any; {wrong} wrong'
     print(f'belief {threshold:5.1f}: {told}')
+  if args.weigh:
+    weigh(rows)
   at = min(THRESHOLDS, key=lambda t: abs(t - reader.config.min_belief))
   result.add('questions', asked)
   for name, value in zip(('by_any', 'by_true', 'wrong'), counts[at], strict=True):
     result.add(name, value)
   return result.finish()
+
+
+def weigh(rows: Sequence[tuple[str, Any, Any, bool]]) -> None:
+  """Fits belief.TAUGHT, and says what it is worth for people whose labels it has not seen."""
+  from dreaming.sleep import belief
+
+  names = list(belief.TAUGHT)
+  plain_odds = [belief.of(f, dataclasses.replace(c, seen={})) for _, f, c, _ in rows]
+  known = [
+    {'bias': 1.0, 'odds': o} | c.seen for o, (_, _, c, _) in zip(plain_odds, rows, strict=True)
+  ]
+  x = np.asarray([[k[n] for n in names] for k in known])
+  y = np.asarray([true for *_, true in rows], float)
+  people = np.asarray([user for user, *_ in rows])
+  out = np.zeros(len(y))
+  for who in dict.fromkeys(people.tolist()):
+    own = people == who
+    out[own] = x[own] @ logistic(x[~own], y[~own], np.ones((~own).sum()))
+  for name, odds in (('the bank alone', np.asarray(plain_odds)), ('with the reader', out)):
+    order = np.argsort(-odds, kind='stable')
+    wrong = np.cumsum(1 - y[order])
+    told = ', '.join(
+      f'{int(y[order][: np.searchsorted(wrong, n)].sum())} before the {n}th wrong one'
+      for n in (20, 40, 60, 100)
+    )
+    print(f'{name}: true readings {told}')
+  fitted = logistic(x, y, np.ones(len(y)))
+  print(dict(zip(names, np.round(fitted, 2).tolist(), strict=True)))
 
 
 def _key(fact: Any) -> tuple[int, str, str, str]:

@@ -56,6 +56,7 @@ def config_of(args: argparse.Namespace, seed: int, workdir: pathlib.Path) -> Any
   if args.quick:  # enough to go through everything, promotion and rollback too
     c.select.top_k = min(c.select.top_k, 4)
     c.train.steps = min(c.train.steps, 4)
+    c.school.steps = min(c.school.steps, 4)
     c.corpus.replay_questions = min(c.corpus.replay_questions, 8)
     c.corpus.replay_texts = min(c.corpus.replay_texts, 4)
     c.prune.recovery_steps = 1

@@ -55,6 +55,7 @@ class Reader:
     from dreaming.brain import transformer, weights
     from dreaming.brain.decode import Decoder
     from dreaming.memory import embed
+    from dreaming.sleep import reader
     from dreaming.sleep.relations import Matcher
     from dreaming.types import Mind
 
@@ -62,8 +63,10 @@ class Reader:
     cache = common.cache_of(args)
     common.keep_programs(cache)
     base = weights.load(weights.ModelConfig(), cache)
-    self.config = configuration.night(config).dream
+    night = configuration.night(config)
+    self.config = night.dream
     self.decoder = Decoder(base.arch, base.tokenizer)
+    self.own = reader.of_night(base, self.decoder, night, cache, 0)
     self.mind = Mind(params=transformer.cast(base.params, self.config.dtype), generation=0)
     self.embedder = embed.make(config.memory.embedder)
     if args.fit:  # everything that could be read, not only what is likely
@@ -86,6 +89,9 @@ class Reader:
     facts = [f for own in (matcher or self.matcher).facts(said, _progress) for f in own]
     print(file=sys.stderr)
     checked = dream.check(self.decoder, self.mind, facts, told, self.config)
+    if self.own:
+      seen = self.own.evidence(facts, {i: m['text'] for i, m in enumerate(messages)})
+      checked = [dataclasses.replace(c, seen=x) for c, x in zip(checked, seen, strict=True)]
     return list(zip(facts, checked, strict=True))
 
 

@@ -134,6 +134,17 @@ def get_config() -> ml_collections.ConfigDict:
   c.trigger.idle_minutes = 0.0  # since the last word
   c.trigger.quiet = ''  # 'HH:MM-HH:MM', in which no night begins
 
+  # School: what the base learns before its first night, to read messages: dreaming/sleep/school.py.
+  c.school = ml_collections.ConfigDict()
+  c.school.steps = 490  # 0: nobody goes, and nights read by the bank alone
+  c.school.rows = 3  # messages of each
+  c.school.row_length = 256  # tokens of a message with what is asked about it
+  c.school.bank_share = 0.2  # of the messages: examples of the bank's
+  c.school.learning_rate = 5e-4
+  c.school.rank = 16
+  c.school.dtype = 'bfloat16'  # see dream.dtype
+  c.school.remat = False
+
   # Sleeping: which experiences.
   c.select = ml_collections.ConfigDict()
   c.select.threshold = 4.0  # profoundness (1 to 10) below which an experience is not dreamt of
@@ -159,7 +170,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.dream.exam_unknown = 40
   c.dream.checked = 5  # questions of each fact that are examined before it is believed
   c.dream.min_gain = 0.5  # what its source must add to a question's answer, nats a token
-  c.dream.min_belief = -1.4  # log-odds that a fact is told, from which it is believed
+  c.dream.min_belief = -0.9  # log-odds that a fact is told, from which it is believed
   c.dream.dtype = 'bfloat16'  # on CPUs without bf16 products (AMX, AVX-512 BF16) try float32
   c.dream.max_facts = 60
   c.dream.things = False  # ask about what is spoken of, too, by what kind of thing it is
@@ -180,6 +191,19 @@ def get_config() -> ml_collections.ConfigDict:
   c.dream.match.readings = 3  # of them whose questions are examined
   c.dream.match.min_rank = -3.5  # log-odds that a reading is told, below which it is not examined
 
+  c.dream.reader = ml_collections.ConfigDict()  # what who was at school is asked for
+  c.dream.reader.questions = 24  # sampled for each message, with their answers
+  c.dream.reader.sentences = 6
+  c.dream.reader.untold = 6  # questions that it does not answer
+  c.dream.reader.temperature = 0.6
+  c.dream.reader.top_p = 0.95
+  c.dream.reader.tokens = 40  # of a question with its answer
+  c.dream.reader.min_odds = 0.4  # log-odds that a question is right, from which it is kept
+  c.dream.reader.most = 10  # questions of one answer, the likeliest
+  c.dream.reader.answers = 5  # of one message
+  c.dream.reader.min_unread = 0.5  # probability of "not told" from which it counts as untold
+  c.dream.reader.near = 3  # other messages that a question is asked of, too
+
   # Sleeping: the night's training data.
   c.corpus = ml_collections.ConfigDict()
   c.corpus.row_length = 256  # tokens of a packed row
@@ -189,6 +213,8 @@ def get_config() -> ml_collections.ConfigDict:
   c.corpus.raw_share = 0.05  # of dream tokens: the experiences' own words
   c.corpus.untold_share = 0.4  # of tonight's dream tokens: questions about what nobody told
   c.corpus.rehearsal_share = 0.33  # of dream tokens: dreams of earlier nights
+  # Questions of a fact; those of a fact that has fewer come up to three times as often.
+  c.corpus.least_wordings = 12
   # How many times over a dream of an earlier night is rehearsed whose fact the weights did not hold
   # at its last exam.
   c.corpus.weak_repeats = 1

@@ -193,17 +193,18 @@ class Agent(Forgetting):
 
   # ---- Sleeping ----
 
-  def prepare(self) -> None:
-    """Makes what depends on the base alone, once: weights, its own exams and words for replay.
+  def prepare(self, progress: Callable[[int, int], None] | None = None) -> None:
+    """Makes what depends on the base alone, once: weights, its own exams, words for replay, school.
 
-    A first night would do it, and take a minute or two longer.
+    A first night would do it, and take longer. `progress` is told of school: (done, of how many).
     """
-    from dreaming.sleep import corpus, examine, safety
+    from dreaming.sleep import corpus, examine, safety, school
 
     of_base = self.decoder, self.base_mind, self.base.digest
     examine.known(*of_base, self.cache)
     safety.figures(*of_base, self.cache)
     corpus.own_words(*of_base, self.night_config.corpus, self.cache)
+    school.teach(self.base, self.night_config.school, self.cache, progress)
 
   @mishaps.clearly('the night stopped, and Blue serves as before', 'sleep again: it goes on there')
   def sleep(

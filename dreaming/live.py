@@ -58,9 +58,7 @@ def run(mode: str, config: ConfigDict, carried: Mapping[str, str | None] | None 
     if mode == 'status':
       return status(agent, console)
     if mode == 'prepare':
-      with console.status("Preparing: weights, the base's own exam, its words for replay"):
-        agent.prepare()
-      return 0
+      return prepare(agent, console)
     if mode == 'sleep':
       return sleep(agent, console)
     if mode == 'life':
@@ -99,6 +97,13 @@ def live(agent: Agent, lived: list[Day | None], console: Console) -> int:
   result = _result(agent, examined, nights, clock.seconds)
   _show(agent, examined, result, console)
   return 1 if asleep else 0
+
+
+def prepare(agent: Agent, console: Console) -> int:
+  with Progress(console=console) as bar:
+    task = bar.add_task("Preparing: weights, the base's own exam, its words, school", total=None)
+    agent.prepare(lambda done, total: bar.update(task, completed=done, total=total))
+  return 0
 
 
 def sleep(agent: Agent, console: Console) -> int:

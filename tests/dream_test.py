@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dreaming.brain import prompts
-from dreaming.sleep import dream, things
+from dreaming.sleep import dream, things, untold
 from dreaming.sleep.bank import bank
 from dreaming.sleep.belief import Fact
 from dreaming.sleep.dream import DreamConfig
@@ -52,7 +52,8 @@ def unknown(facts, *, maybe=(), texts=('My friend Bea rang.',), known=frozenset(
   told = {i: experience(i, t) for i, t in enumerate(texts, start=1)}
   config = DreamConfig(unknown_distance=0.995, **fields)
   rng = np.random.default_rng(0)
-  out = dream.unknowns(matcher, [*maybe, *facts], kept, told, 1, 'Ana', config, rng, known)
+  found = untold.questions(matcher, [*maybe, *facts], kept, told, 'Ana', config, rng, known)
+  out = untold.dreams(found, config.exam_unknown, 1, 1)
   return {d.style: d.pairs for d in out}
 
 
@@ -68,7 +69,6 @@ def test_what_nobody_told_is_asked_and_answered_as_such():
 def test_a_quiet_day_asks_as_much_about_what_was_not_told():
   one = unknown([fact('food_disliked', 'olives')], unknowns=300)
   assert 180 <= len(one['unknown']) <= 300  # some are drawn twice
-  assert unknown([]) == {}
   few = unknown([fact('food_disliked', 'olives')], unknowns=0, exam_unknown=5)
   assert set(few) == {'exam_unknown'}  # an empty dream would train on nothing
 

@@ -6,6 +6,7 @@ see packing.py.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
 import pathlib
@@ -34,6 +35,7 @@ class CorpusConfig:
   raw_share: float = 0.05  # of dream tokens that are the experiences' own text
   untold_share: float = 0.4  # of tonight's dream tokens: questions about what nobody told
   rehearsal_share: float = 0.33  # of dream tokens from earlier nights, when there are any
+  least_wordings: int = 12  # questions of a fact; those of one with fewer come up to 3 times
   weak_repeats: int = 1  # times that a dream is rehearsed whose fact the weights do not hold
   replay_questions: int = 192  # the base's own question-answer pairs
   replay_texts: int = 32  # and free texts
@@ -71,9 +73,25 @@ def of_dream(dream: Dream, kind: str = 'dream') -> list[Example]:
   return [Example(prompt='', target=dream.text + '\n', **fields)]
 
 
+def evened(dreams: Sequence[Dream], least: int) -> list[tuple[str, Example]]:
+  """(style, example) of all dreams; facts that few questions ask for are asked for more often."""
+  asked = collections.Counter(
+    (d.sources, p.answer) for d in dreams if d.style == 'question' for p in d.pairs
+  )
+  out = []
+  for d in dreams:
+    for i, e in enumerate(of_dream(d)):
+      count = asked[d.sources, d.pairs[i].answer] if d.style == 'question' else least
+      out += [(d.style, e)] * max(1, min(_MOST_OFTEN, round(least / count)))
+  return out
+
+
 def of_experience(e: Experience) -> Example:
   text = f'{e.speaker}: {e.content}\n'
   return Example(prompt='', target=text, kind='raw', sources=(e.id,))
+
+
+_MOST_OFTEN = 3  # times that a question comes before another round begins
 
 
 # ---- The night's corpus ----
@@ -148,15 +166,16 @@ def build(
   length, tokenizer = config.row_length, decoder.tokenizer
   if not dreams:
     raise ValueError('no dream was kept: there is nothing to train on')
-  lessons = [(d.style, e) for d in dreams for e in of_dream(d)]
-  examples = [e for _, e in lessons]
-  untold = {i for i, (style, _) in enumerate(lessons) if style == 'unknown'}
-  asked = [i for i, e in enumerate(examples) if e.prompt]
-  out = set(rng.permutation(asked)[: round(config.held_out * len(asked))].tolist())
+  lessons = evened(dreams, config.least_wordings)
+  asked = list(dict.fromkeys(e for _, e in lessons if e.prompt))
+  out = set(rng.permutation(len(asked))[: round(config.held_out * len(asked))].tolist())
+  held = [asked[i] for i in sorted(out)]
+  taken = set(held)
+  trained = [(style, e) for style, e in lessons if e not in taken]
   groups = {
-    'dream': [e for i, e in enumerate(examples) if i not in out and i not in untold],
-    'untold': [e for i, e in enumerate(examples) if i not in out and i in untold],
-    'held': [examples[i] for i in sorted(out)] or examples[:1],
+    'dream': [e for style, e in trained if style != 'unknown'],
+    'untold': [e for style, e in trained if style == 'unknown'],
+    'held': held or [lessons[0][1]],
     'raw': [of_experience(e) for e in experiences],
     'rehearsal': [e for d in rehearsal for e in of_dream(d, 'rehearsal')],
   }

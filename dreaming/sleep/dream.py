@@ -18,10 +18,11 @@ import numpy as np
 
 from dreaming.brain import prompts, transformer
 from dreaming.brain.decode import Decoder
-from dreaming.sleep import belief, grounding, relations, styles, things, values
-from dreaming.sleep.bank import fill
+from dreaming.sleep import asked as asked_lib
+from dreaming.sleep import belief, grounding, relations, styles, things, untold, values
 from dreaming.sleep.belief import Checked, Fact
 from dreaming.sleep.grounding import READING
+from dreaming.sleep.reader import Reader, ReaderConfig
 from dreaming.sleep.relations import MatchConfig
 from dreaming.types import QA, Dream, Experience, Mind, Quality, Status
 
@@ -38,7 +39,7 @@ class DreamConfig:
   exam_unknown: int = 40
   checked: int = 5  # questions of each fact that are examined
   min_gain: float = 0.5  # what the source must add to a question's answer, nats a token
-  min_belief: float = -1.4  # log-odds that a fact is told, from which it is believed
+  min_belief: float = -0.9  # log-odds that a fact is told, from which it is believed
   dtype: str = 'bfloat16'  # of the dreamer's products: only likelihoods are compared
   max_facts: int = 60
   things: bool = False  # ask about what is spoken of, too, by what kind of thing it is
@@ -46,6 +47,7 @@ class DreamConfig:
   clause: str = ''  # what written texts are to keep to, first in their prompt
   grounded: float = 0.0  # probability that a text is grounded, from which it is kept; 0: not asked
   match: MatchConfig = MatchConfig()
+  reader: ReaderConfig = ReaderConfig()
 
   def __post_init__(self):
     styles.check(self.styles)
@@ -64,6 +66,7 @@ def dream(
   night: int,
   seed: int,
   earlier: Sequence[Dream] = (),
+  reader: Reader | None = None,
   progress: Callable[[int, int], None] | None = None,
 ) -> list[Dream]:
   """Writes and checks a night's dreams; kept and rejected ones, ids 0.
@@ -78,6 +81,7 @@ def dream(
     night: number of the night.
     seed: of the choice of held-out wordings and of unknowns.
     earlier: of the nights before, what was told: it is not asked as if nobody had.
+    reader: who was at school; None: nothing is read but with the bank.
     progress: told how many experiences are read, of how many.
   """
   rng = np.random.default_rng([seed, night])
@@ -89,6 +93,15 @@ def dream(
   ]
   found = [f for facts in matcher.facts(messages, progress) for f in facts]
   checked = list(zip(found, check(decoder, base, found, texts, config), strict=True))
+  times = {e.id: e.time for e in experiences}
+  own = asked_lib.Own([], [])
+  if reader:
+    seen = reader.evidence(found, {e.id: e.content for e in experiences})
+    checked = [(f, dataclasses.replace(c, seen=x)) for (f, c), x in zip(checked, seen, strict=True)]
+    own = asked_lib.dream(
+      reader, messages, times, embedder, held=config.exam_questions, night=night, rng=rng
+    )
+    decoder.forget(reader.mind)
   out: list[Dream] = []
   chosen, misread = belief.settle(checked, config.min_belief)
   chosen = [(_whole(f, texts[f.source].content), result) for f, result in chosen]
@@ -97,7 +110,7 @@ def dream(
     text = fact.fill(fact.relation.statements[0])
     quality = Quality(gain=fact.gain, reason=reason)
     out.append(_dream('statement', fact, night, text=text, status=Status.REJECTED, quality=quality))
-  holding, superseded = newest([f for f, _ in chosen], {e.id: e.time for e in experiences})
+  holding, superseded = newest([f for f, _ in chosen], times)
   alive = set(map(id, holding[: config.max_facts]))
   kept: list[tuple[Fact, list[str], list[str]]] = []
   for fact, result in chosen:
@@ -114,6 +127,7 @@ def dream(
     kept.append((fact, [q for q in result.passed if q not in held], held))
   for fact, asked, held in kept:
     out += lay_out(fact, asked, held, night, config)
+  out += own.dreams
   if config.grounded:  # before facts are brought together: what one text says can be judged
     out = grounding.sifted(decoder, base, out, texts, config.grounded)
     kept = [k for k in kept if asked_for(k[0], out)]
@@ -130,7 +144,12 @@ def dream(
   )  # fmt: skip
   decoder.forget(base)
   known = {p.question for d in earlier for p in d.pairs}
-  out += unknowns(matcher, maybe, kept, texts, night, user, config, rng, known)
+  asked_of = [d for d in out if d.style in ('question', 'exam') and d.status == Status.KEPT]
+  if asked_of:
+    of_bank = untold.questions(matcher, maybe, kept, texts, user, config, rng, known)
+    told = [p.question for d in asked_of for p in d.pairs]
+    open_ = untold.apart([*of_bank, *own.untold], told, embedder) if reader else of_bank
+    out += untold.dreams(open_, config.exam_unknown, asked_of[0].sources[0], night)
   if spoken:
     out += spoken_of(spoken, messages, texts, user, night, rng, known)
   return out
@@ -304,11 +323,11 @@ def spoken_of(spoken, messages, texts, user, night: int, rng, known=frozenset())
   spoken = things.settle(spoken, {i: e.time for i, e in texts.items()})
   aliases = values.aliases(messages)
   said = ' '.join(e.content.casefold() for e in texts.values())
-  others = [f"{user}'s {p}" for p in _UNNAMED if p.split()[-1] not in said]
+  others = [f"{user}'s {p}" for p in untold.UNNAMED if p.split()[-1] not in said]
   asked = [(t, tuple(things.questions(t, aliases, things.only(spoken, t)))) for t in spoken]
-  untold = things.unsaid(spoken, user, others, rng)
+  unsaid = things.unsaid(spoken, user, others, rng)
   answer = prompts.UNKNOWN.format(user=user)
-  pairs = [QA(question=q, answer=answer) for q in untold if q not in known]
+  pairs = [QA(question=q, answer=answer) for q in unsaid if q not in known]
   out = [('thing', t.source, own) for t, own in asked if own]
   out += [('unknown', spoken[0].source, pairs)] if pairs else []
   return [
@@ -318,68 +337,3 @@ def spoken_of(spoken, messages, texts, user, night: int, rng, known=frozenset())
     )
     for style, source, own in out
   ]  # fmt: skip
-
-
-# People that nearly everybody has, for questions about what was not told of them.
-_UNNAMED = (
-  'mother', 'father', 'brother', 'uncle', 'aunt', 'grandmother', 'grandfather', 'cousin', 'son',
-  'daughter', 'neighbour', 'colleague', 'teacher', 'doctor', 'hairdresser', 'landlord', 'flatmate',
-  'partner', 'nephew', 'niece', 'best friend', 'sister', 'boss',
-)  # fmt: skip
-
-
-def unknowns(
-  matcher, maybe, kept, texts, night, user, config, rng, known=frozenset()
-) -> list[Dream]:
-  """Questions about what nobody told, answered as such: the agent must not invent.
-
-  Of every relation that is not near what was told, of what was told about somebody else, and of
-  other people. Nothing is asked that a wording in `known` asks too.
-  """
-  if not kept:
-    return []
-  said = ' '.join(e.content.casefold() for e in texts.values())
-  unnamed = [f"{user}'s {p}" for p in _UNNAMED if p not in said]
-  told = [f.relation for f, _, _ in kept]
-  alike = dict(
-    zip(matcher.relations, matcher.similarity({f.relation.name for f in maybe}), strict=True)
-  )
-  cues = {cue.split()[-1] for r in told for cue in r.cues}  # a friend may be the best friend
-  free = [
-    r
-    for r in matcher.relations
-    if r.about == 'user' and alike[r] < config.unknown_distance
-    if not cues & {cue.split()[-1] for cue in r.cues}
-  ]
-  of_people = [r for r in matcher.relations if r.about == 'person']
-
-  def pick(items):
-    return items[int(rng.integers(len(items)))]
-
-  def shuffled(items):  # each once before any comes again: the more kinds, the better
-    while items:
-      yield from (items[i] for i in rng.permutation(len(items)))
-
-  frees, tolds, others = shuffled(free), shuffled(told), shuffled(of_people)
-
-  def pair(i: int) -> QA | None:
-    if i % 2 == 0 and free:
-      r, who, person = next(frees), user, ''
-    elif i % 4 == 1:
-      r, who, person = next(tolds), pick(unnamed), pick(unnamed)
-    else:
-      r, who, person = next(others), user, pick(unnamed)
-    wordings = (
-      fill(r.questions[j], user=who, person=person, value='it')
-      for j in rng.permutation(len(r.questions))
-    )
-    question = next(wordings)
-    if known and (question in known or any(w in known for w in wordings)):
-      return None
-    return QA(question=question, answer=prompts.UNKNOWN.format(user=user))
-
-  asked = (pair(i) for i in range(config.unknowns + config.exam_unknown))
-  pairs = list(dict.fromkeys(p for p in asked if p is not None))
-  exam, lessons = pairs[: config.exam_unknown], pairs[config.exam_unknown :]
-  styles = (('exam_unknown', exam), ('unknown', lessons))
-  return [_dream(style, kept[0][0], night, pairs=own) for style, own in styles if own]

@@ -41,6 +41,7 @@ from dreaming.sleep import (
   lineage,
   metrics,
   prune,
+  reader,
   review,
   select,
   supervise,
@@ -177,9 +178,10 @@ class _Night:
     if self._left('dream') is None:
       with self._timed('dream'):
         dreams = dream.dream(
-          self.decoder, self.base_mind, self._told(), user=self.config.user,
-          embedder=self.embedder, config=self.config.dream, night=self.number, seed=self.seed,
+          self.decoder, self.base_mind, self._told(), user=self.config.user, seed=self.seed,
+          embedder=self.embedder, config=self.config.dream, night=self.number,
           earlier=lineage.rehearsal(self.diary),
+          reader=reader.of_night(self.base, self.decoder, self.config, self.cache, self.seed),
           progress=lambda read, total: self.progress('dream', read, total, {}),
         )  # fmt: skip
       kept = sum(d.status == Status.KEPT for d in dreams)
@@ -194,7 +196,6 @@ class _Night:
     def progress(done: int, total: int) -> None:
       self.progress('supervise', done, total, {})
 
-    config = self.config.supervisor, self.cache
     supervise.dreams(self.diary, self.number, self._told, *config, progress)
     self.dreams = self.diary.dreams(night=self.number)
 
@@ -225,8 +226,8 @@ class _Night:
         return left['index'], found
 
     def on_attempt(a: backoff.Attempt) -> None:
-      values = {'amount': a.amount, 'nll': math.nan if a.nll is None else a.nll, 'ok': a.ok}
       index = config.amounts.index(a.amount)
+      values = {'amount': a.amount, 'nll': math.nan if a.nll is None else a.nll, 'ok': a.ok}
       self.log.write('prune', index, values)
       self.progress('prune', index + 1, len(config.amounts), values)
 
@@ -260,11 +261,10 @@ class _Night:
       return left
     with self._timed('examine'):
       known = self._known()
-      recall, unknown = examine.held_out(self.dreams)
-      earlier = lineage.questions(self.diary, limit=_EARLIER, newer=self.dreams)
+      told, unknown = examine.held_out(self.dreams)
+      then = lineage.questions(self.diary, limit=_EARLIER, newer=self.dreams)
       exam = examine.Exam(
-        recall=recall, never_mentioned=unknown, general=known.general, earlier=earlier,
-        firm=known.firm,
+        recall=told, never_mentioned=unknown, general=known.general, earlier=then, firm=known.firm,
       )  # fmt: skip
       found = candidate.examine_green(
         decoder=self.decoder, base=self.base, base_mind=self.base_mind, ground=self.ground,

@@ -93,10 +93,12 @@ def batch_of(
   k: int,
   prefix: Sequence[int] = (),
   taught: bool = False,
+  heads: Sequence[Sequence[int]] = (),
 ) -> Batch:
   """Packed rows as a Batch of `losses` loss positions (a fixed number: one compilation).
 
-  `prefix` is put at the head of rows whose examples stand after one. With `taught` the batch has
+  `prefix` is put at the head of rows whose examples stand after one; with `heads` each row has a
+  prefix of its own. With `taught` the batch has
   what a teacher thinks, too, also where no example has one: all batches are of one shape.
   """
   tokens = np.zeros((len(rows), length), np.int32)
@@ -107,7 +109,8 @@ def batch_of(
   for r, row in enumerate(rows):
     at = row[0].after if row else 0
     if at:
-      tokens[r, :at], positions[r, :at], segments[r, :at] = prefix, np.arange(at), segment(1)
+      tokens[r, :at] = heads[r] if heads else prefix
+      positions[r, :at], segments[r, :at] = np.arange(at), segment(1)
     for s, e in enumerate(row, start=1):
       n = len(e.ids)
       tokens[r, at : at + n] = e.ids

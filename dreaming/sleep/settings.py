@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from dreaming.sleep import backoff, corpus, dream, gate, review, select, supervise, train
+from dreaming.sleep import backoff, corpus, dream, gate, review, school, select, supervise, train
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -13,6 +13,7 @@ class NightConfig:
 
   seed: int = 0
   user: str = 'Priya'
+  school: school.SchoolConfig = school.SchoolConfig()
   select: select.SelectConfig = select.SelectConfig()
   dream: dream.DreamConfig = dream.DreamConfig()
   corpus: corpus.CorpusConfig = corpus.CorpusConfig()

@@ -1,0 +1,266 @@
+"""Reading by who was at school (school.py): what a message tells, asked and said in other words.
+
+It asks many questions of each message and answers them itself. Few of them are good, but which ones
+its own likelihoods tell quite well: how likely the question is after this message, and not after
+another; how sure the answer is; how likely it would rather say that nobody told. A logistic
+regression weighs them, fitted on questions that were labelled by hand. The same likelihoods help to
+tell which readings of the bank are true (belief.py), and which questions nobody answers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from dreaming.brain import prompts
+from dreaming.brain.decode import Decoder, Sampler
+from dreaming.sleep import school
+from dreaming.sleep.relations import UNRELATED, Message
+from dreaming.types import Mind
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReaderConfig:
+  """Mirrors `config.dream.reader`."""
+
+  questions: int = 24  # that are sampled for each message
+  sentences: int = 6
+  untold: int = 6
+  temperature: float = 0.6
+  top_p: float = 0.95
+  tokens: int = 40  # of a question with its answer
+  min_odds: float = 0.4  # log-odds that a question is right, from which it is kept
+  most: int = 10  # questions of one answer, the likeliest
+  answers: int = 5  # of one message
+  min_unread: float = 0.5  # probability of "not told" from which a question counts as untold
+  near: int = 3  # other messages that a question is asked of, too
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Told:
+  """What a message tells: a question and its answer, in the message's words."""
+
+  source: int  # experience id
+  question: str
+  answer: str
+  odds: float  # log-odds that it is right
+
+  @property
+  def probability(self) -> float:
+    return float(1 / (1 + np.exp(-self.odds)))
+
+
+_LONGEST = 6  # words of an answer
+_SELF = re.compile(r"\b(?:I|I'm|me|my|mine|you|your|we|our)\b", re.IGNORECASE)
+
+# Log-odds for each unit of a feature: benchmarks/questions.py makes them, of labelled questions.
+WEIGHTS: Mapping[str, float] = {
+  'bias': 4.95, 'read': 0.26, 'unread': -0.1, 'blind': -0.04, 'asked': 1.73, 'fits': 0.2,
+  'often': 1.6,
+}  # fmt: skip
+
+
+def features(
+  read: float, unread: float, blind: float, asked: float, elsewhere: float, share: float
+) -> dict[str, float]:
+  """What is known of a question with its answer.
+
+  Args:
+    read: log-likelihood of the answer after message and question, nats.
+    unread: that of "not told" in its place.
+    blind: that of the answer after another message.
+    asked: mean log-likelihood of the question after the message, nats a token.
+    elsewhere: the same after another message.
+    share: of the message's samples.
+  """
+  return {
+    'bias': 1.0,
+    'read': max(read, -8.0),
+    'unread': max(unread, -12.0),
+    'blind': max(blind, -16.0),
+    'asked': asked,
+    'fits': asked - elsewhere,
+    'often': float(np.log(share)),
+  }
+
+
+def of_night(base, decoder: Decoder, config, cache: pathlib.Path, seed: int) -> Reader | None:
+  """The reader of a night (NightConfig), who goes to school first where nobody did yet."""
+  if not config.school.steps:
+    return None
+  mind = school.reader(base, config.school, cache, config.dream.dtype)
+  return Reader(decoder, mind, config.dream.reader, seed)
+
+
+class Reader:
+  """Asks, answers, retells and wonders.
+
+  Args:
+    decoder: of the base's architecture.
+    mind: of school.reader.
+    config: how much.
+    seed: of the sampling.
+  """
+
+  def __init__(self, decoder: Decoder, mind: Mind, config: ReaderConfig, seed: int):
+    self.decoder, self.mind, self.config, self.seed = decoder, mind, config, seed
+
+  # ---- Asking ----
+
+  def told(self, messages: Sequence[Message]) -> list[Told]:
+    """What messages tell, each question with the log-odds that it is right; none is left out."""
+    config = self.config
+    said = self._sampled(messages, school.QUESTION, config.questions, config.tokens, 1)
+    count: dict[tuple[int, str, str], int] = {}
+    for i, text in said:
+      question, mark, answer = text.partition(f'\n{prompts.ANSWER}')
+      pair = question.strip(), answer.strip().split('\n')[0]
+      if mark and sound(messages[i], *pair):
+        count[i, *pair] = count.get((i, *pair), 0) + 1
+    asked = [(messages[i], q, a, n / config.questions) for (i, q, a), n in count.items()]
+    return [
+      Told(source=m.source, question=q, answer=a, odds=odds(known))
+      for (m, q, a, _), known in zip(asked, self.known(asked), strict=True)
+    ]
+
+  def known(self, asked: Sequence[tuple[Message, str, str, float]]) -> list[dict[str, float]]:
+    """`features` of questions with their answers, and the share of samples that each was."""
+    told = [school.told(m.user, m.text) for m, *_ in asked]
+    other = [school.told(m.user, UNRELATED) for m, *_ in asked]
+    answers = [f' {a}\n' for _, _, a, _ in asked]
+    refusals = [f' {prompts.UNKNOWN.format(user=m.user)}\n' for m, *_ in asked]
+    questions = [prompts.question(q) for _, q, *_ in asked]
+    opening, words = [school.QUESTION] * len(asked), [f' {q}\n' for _, q, *_ in asked]
+    rows = zip(
+      self._sums(told, questions, answers), self._sums(told, questions, refusals),
+      self._sums(other, questions, answers), self._means(told, opening, words),
+      self._means(other, opening, words), (share for *_, share in asked), strict=True,
+    )  # fmt: skip
+    return [features(*row) for row in rows]
+
+  def sentences(self, messages: Sequence[Message]) -> list[tuple[int, str]]:
+    """(experience id, what it says of its user in other words), as sampled."""
+    config = self.config
+    said = self._sampled(messages, school.SENTENCE, config.sentences, config.tokens, 2)
+    return [(messages[i].source, text) for i, text in said if text.endswith('.')]
+
+  def untold(self, messages: Sequence[Message]) -> list[tuple[int, str]]:
+    """(experience id, a question that it brings to mind and does not answer), as sampled."""
+    config = self.config
+    said = self._sampled(messages, school.UNTOLD, config.untold, config.tokens, 3)
+    return [(messages[i].source, text) for i, text in said if text.endswith('?')]
+
+  def _sampled(self, messages, opening: str, count: int, tokens: int, salt: int):
+    config = self.config
+    asked = [school.told(m.user, m.text) + opening for m in messages for _ in range(count)]
+    stop = ('\n\n', f'\n{school.QUESTION}') if opening == school.QUESTION else ('\n',)
+    texts = self.decoder.generate(
+      self.mind, asked, max_tokens=tokens, stop=stop,
+      sampler=Sampler(
+        temperature=config.temperature, top_p=config.top_p, seed=(self.seed + salt) % 2**31
+      ),
+    )  # fmt: skip
+    found = [(i // count, text.strip()) for i, text in enumerate(texts)] if count else []
+    return found if opening == school.QUESTION else list(dict.fromkeys(found))
+
+  # ---- Judging ----
+
+  def unread(self, texts: Sequence[Message], questions: Sequence[str]) -> np.ndarray:
+    """Probability that each message does not answer each question, pairwise: Float['N']."""
+    told = [school.told(m.user, m.text) for m in texts]
+    refusals = [f' {prompts.UNKNOWN.format(user=m.user)}\n' for m in texts]
+    asked = [prompts.question(q) for q in questions]
+    return np.exp(self._sums(told, asked, refusals))
+
+  def evidence(self, facts, texts: Mapping[int, str], asked: int = 2) -> list[dict[str, float]]:
+    """What it thinks of readings of the bank, for belief.of.
+
+    Args:
+      facts: belief.Fact.
+      texts: of their sources, by id.
+      asked: questions of each.
+    """
+    told, prompts_, values, users, which, words = [], [], [], [], [], []
+    for i, fact in enumerate(facts):
+      filled = [fact.fill(q) for q in fact.relation.questions]
+      for q in [q for q in filled if fact.value.casefold() not in q.casefold()][:asked]:
+        told.append(school.told(fact.user, texts[fact.source]))
+        prompts_.append(prompts.question(q))
+        words.append(f' {q}\n')
+        values.append(f' {fact.value}\n')
+        users.append(f' {prompts.UNKNOWN.format(user=fact.user)}\n')
+        which.append(i)
+    own = [school.QUESTION] * len(told)
+    sums = np.stack([
+      self._sums(told, prompts_, values), self._sums(told, prompts_, users),
+      self._means(told, own, words),
+    ]) if told else np.zeros((3, 0))  # fmt: skip
+    says = self._means(
+      [school.told(f.user, texts[f.source]) for f in facts], [school.SENTENCE] * len(facts),
+      [f' {f.fill(f.relation.statements[0])}' for f in facts],
+    )  # fmt: skip
+    index, out = np.asarray(which, int), []
+    for i, said in enumerate(says):
+      mine = sums[:, index == i]
+      read, unread, question = mine.mean(axis=1) if mine.size else (-20.0, 0.0, -5.0)
+      row = {'read': read, 'unread': unread, 'asked': question, 'said': said}
+      out.append({k: float(x) for k, x in row.items()})
+    return out
+
+  def _sums(self, told, asked, tails) -> np.ndarray:
+    return np.asarray([x.sum() for x in self._scores(told, asked, tails)])
+
+  def _means(self, told, asked, tails) -> np.ndarray:
+    return np.asarray([x.mean() for x in self._scores(told, asked, tails)])
+
+  def _scores(self, told, asked, tails) -> list[np.ndarray]:
+    if not told:
+      return []
+    return self.decoder.logprobs(self.mind, asked, tails, prefix=told)
+
+
+def odds(found: Mapping[str, float]) -> float:
+  return sum(WEIGHTS[name] * x for name, x in found.items())
+
+
+def bare(answer: str) -> str:
+  """Case folded, without an article."""
+  return re.sub(r'^(?:the|a|an) ', '', answer.casefold())
+
+
+def sound(message: Message, question: str, answer: str) -> bool:
+  """Whether a question could be right, by its words alone.
+
+  Its answer stands in the message and not in the question, and it names nobody of whom the message
+  does not speak.
+  """
+  value = bare(answer)
+  return (
+    question.endswith('?')
+    and 0 < len(value.split()) <= _LONGEST
+    and _has(message.text, value)
+    and not _has(question, value)
+    and not _SELF.search(question)
+    and _known(message, question)
+  )
+
+
+def sound_sentence(message: Message, text: str, answer: str) -> bool:
+  """The same of a sentence that is to tell an answer."""
+  told = _has(text, bare(answer)) and message.user in text
+  return told and _known(message, text) and not _SELF.search(text)
+
+
+def _has(text: str, value: str) -> bool:
+  return bool(re.search(rf'(?<!\w){re.escape(value)}(?!\w)', text.casefold()))
+
+
+def _known(message: Message, text: str) -> bool:
+  """Whether all names in a text are the message's; a first word has its capital for nothing."""
+  known = set(re.findall(r'\w+', f'{message.text} {message.user}'.casefold()))
+  names = re.findall(r'(?<!^)\b[A-Z]\w+', text.replace("'s", ''))
+  return all(n.casefold() in known for n in names)

@@ -1,0 +1,301 @@
+"""School: the base learns to read what people say, once, before its first night.
+
+A small base cannot write questions freely, and a bank of relations has not all that people tell
+(docs/experiments.md). But it can be taught: lessons/*.jsonl are 1,200 messages of invented people,
+each with what it tells, in questions and sentences of other words, and with questions that it does
+not answer. From them an adapter of its own learns four things to do after a message:
+
+  Q: ...          ask what it answers, and answer that in its words
+  Q: ... A:       answer what is asked, or say that nobody told
+  That means:     say it of the user, in other words
+  Not told:       ask what one would like to know, and it does not tell
+
+Who was at school reads for nights (reader.py) and never speaks; nights train the base, not it. The
+adapter depends on the base and the lessons alone, and is kept in the cache.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import importlib.resources
+import json
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from dreaming.brain import lora, prompts, transformer
+from dreaming.brain.tokenizer import Tokenizer
+from dreaming.sleep import artifacts, train
+from dreaming.sleep.bank import bank, fill
+from dreaming.sleep.corpus import Corpus
+from dreaming.sleep.packing import Encoded, Example, batch_of, encode
+from dreaming.types import Lora, Mind
+
+NOTHING = 'none'  # what a message is asked about that tells nothing
+QUESTION, SENTENCE, UNTOLD = 'Q:', 'That means:', 'Not told:'
+_NAMES = (
+  'Leila', 'Jorge', 'Wanda', 'Ibrahim', 'Sofie', 'Pavel', 'Mei', 'Anders', 'Chidi', 'Ruth',
+  'Yusuf', 'Ingrid', 'Luca', 'Hana', 'Oskar', 'Nadia', 'Tariq', 'Elise', 'Bruno', 'Keiko',
+)  # fmt: skip
+_ROUNDS = 12  # questions of a fact, at most
+_LOOKED_AT = 6  # rows kept from training, of which the loss is shown
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SchoolConfig:
+  """Mirrors `config.school`."""
+
+  steps: int = 490  # 0: nobody goes to school, and nights read by the bank alone
+  rows: int = 3  # messages of each
+  row_length: int = 256  # tokens of a message with what is asked about it
+  bank_share: float = 0.2  # of the messages: examples of the bank's
+  learning_rate: float = 5e-4
+  rank: int = 16
+  dtype: str = 'bfloat16'  # see train.dtype
+  remat: bool = False
+
+  def __post_init__(self):
+    if self.steps < 0 or not 0 <= self.bank_share < 1:
+      raise ValueError(
+        f'school.steps={self.steps}, school.bank_share={self.bank_share}: steps are 0 or more, '
+        'a share is from 0 to less than 1'
+      )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Taught:
+  """What a message tells: an answer in its words, asked and said in others."""
+
+  answer: str
+  questions: tuple[str, ...]
+  says: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lesson:
+  """A message, what it tells, and what it does not tell."""
+
+  user: str
+  text: str
+  facts: tuple[Taught, ...]
+  untold: tuple[str, ...]
+
+
+# ---- Lessons ----
+
+
+@functools.cache
+def lessons() -> tuple[Lesson, ...]:
+  """Those that the package ships."""
+  folder = importlib.resources.files('dreaming.sleep') / 'lessons'
+  out = []
+  for file in sorted(folder.iterdir(), key=lambda f: f.name):
+    if file.name.endswith('.jsonl'):
+      out += [_lesson(json.loads(line)) for line in file.read_text('utf-8').splitlines()]
+  return tuple(out)
+
+
+def _lesson(found: Mapping[str, Any]) -> Lesson:
+  facts = (
+    Taught(answer=f['answer'], questions=tuple(f['questions']), says=tuple(f['says']))
+    for f in found['facts']
+  )
+  return Lesson(
+    user=found['user'], text=found['text'], facts=tuple(facts), untold=tuple(found['untold'])
+  )
+
+
+def of_bank(rng: np.random.Generator) -> list[Lesson]:
+  """The examples of the bank: one fact each, in its wordings."""
+  relations, out = bank(True), []
+
+  def pick(items):
+    return items[int(rng.integers(len(items)))]
+
+  for r in relations:
+    for text, told in r.examples:
+      person, _, value = (part.strip() for part in told.rpartition('|'))
+      if r.about == 'person' and not person:
+        continue
+      user = pick(_NAMES)
+      slots = {'user': user, 'person': person or user, 'value': value}
+      asked = [fill(q, **slots) for q in r.questions]
+      fact = Taught(
+        answer=value,
+        questions=tuple(q for q in asked if value.lower() not in q.lower()),
+        says=tuple(fill(s, **slots) for s in r.statements),
+      )
+      others = [fill(pick(pick(relations).questions), **slots | {'value': 'it'}) for _ in range(3)]
+      out.append(Lesson(user=user, text=text, facts=(fact,), untold=tuple(others)))
+  return out
+
+
+# ---- What is learned of a lesson ----
+
+
+def told(user: str, text: str) -> str:
+  """What everything else stands after."""
+  return f'{user} says: "{text}"\n'
+
+
+def answered(question: str, answer: str) -> str:
+  return f' {question}\n{prompts.ANSWER} {answer}\n'
+
+
+def examples(lesson: Lesson, other: Lesson, rng: np.random.Generator) -> list[Example]:
+  """Everything to do after a message, the most telling first: a row has room for a dozen.
+
+  Args:
+    lesson: it.
+    other: a lesson of somebody else: what that tells is asked of this user, and was not told.
+    rng: chooses wordings.
+  """
+
+  def mixed(items: Sequence[Any]) -> list[Any]:
+    return [items[i] for i in rng.permutation(len(items))]
+
+  of_facts = [[(q, f.answer) for q in mixed(f.questions)] for f in lesson.facts]
+  asked = [own[i] for i in range(_ROUNDS) for own in of_facts if i < len(own)]
+  ask = [Example(prompt=QUESTION, target=answered(*pair)) for pair in asked]
+  says = mixed([s for f in lesson.facts for s in f.says])
+  say = [Example(prompt=SENTENCE, target=f' {s}\n') for s in says]
+  near, far = mixed(lesson.untold), _of_another(lesson, other, rng)
+  unknown = f' {prompts.UNKNOWN.format(user=lesson.user)}\n'
+  refuse = [Example(prompt=prompts.question(q), target=unknown) for q in near + far]
+  wonder = [Example(prompt=UNTOLD, target=f' {q}\n') for q in near]
+  if not ask:
+    nothing = Example(prompt=QUESTION, target=f' {NOTHING}\n')
+    return [nothing, *refuse, *wonder[:1]]
+  last = refuse[len(near) :]
+  return [
+    *ask[:2], *say[:1], *refuse[:1], *wonder[1:2], *ask[2:4], *last, *say[1:2], *ask[4:],
+    *refuse[1 : len(near)], *wonder[2:],
+  ]  # fmt: skip
+
+
+def _of_another(lesson: Lesson, other: Lesson, rng: np.random.Generator) -> list[str]:
+  if not other.facts:
+    return []
+  questions = other.facts[int(rng.integers(len(other.facts)))].questions
+  question = questions[int(rng.integers(len(questions)))]
+  return [question.replace(other.user, lesson.user)]
+
+
+def rows(
+  tokenizer: Tokenizer, config: SchoolConfig, seed: int = 0
+) -> Iterator[tuple[list[int], list[Encoded]]]:
+  """(a message as ids, what is to be learned after it), without end, every lesson in its turn."""
+  rng = np.random.default_rng(seed)
+  own, banked = list(lessons()), of_bank(rng)
+  share = config.bank_share / (1 - config.bank_share)
+  some = [banked[i] for i in rng.permutation(len(banked))[: round(share * len(own))]]
+  all_ = own + some
+  while True:
+    for i in rng.permutation(len(all_)):
+      lesson = all_[i]
+      prefix = tokenizer.encode(told(lesson.user, lesson.text), bos=True)
+      row, at = [], len(prefix)
+      for example in examples(lesson, all_[int(rng.integers(len(all_)))], rng):
+        e = encode(tokenizer, example, config.row_length, 1, after=len(prefix))
+        if at + len(e.ids) <= config.row_length:
+          row.append(e)
+          at += len(e.ids)
+      if row:
+        yield prefix, row
+
+
+def corpus(tokenizer: Tokenizer, vocab_size: int, config: SchoolConfig) -> Corpus:
+  """All batches of school, in order."""
+  stream = rows(tokenizer, config)
+  held, made = ([next(stream) for _ in range(n)] for n in (_LOOKED_AT, config.rows * config.steps))
+  used = {int(t) for prefix, row in (*made, *held) for e in row for t in (*prefix, *e.ids)}
+  size = min(-(-(len(used) + 8192) // 4096) * 4096, vocab_size)
+  frequent = (i for i in range(vocab_size) if i not in used)
+  shortlist = np.asarray(sorted(used | {next(frequent) for _ in range(size - len(used))}), np.int32)
+
+  def batch(some):
+    among = [[e.among(shortlist) for e in row] for _, row in some]
+    heads = [prefix for prefix, _ in some]
+    return batch_of(among, config.row_length, 192 * len(some), 1, heads=heads)
+
+  batches = tuple(batch(made[i : i + config.rows]) for i in range(0, len(made), config.rows))
+  half = len(held) // 2
+  return Corpus(
+    batches=batches, held_out=batch(held[:half]), raw=batch(held[half:]), shortlist=shortlist
+  )
+
+
+# ---- Going there ----
+
+
+def teach(
+  base: Any,
+  config: SchoolConfig,
+  cache: pathlib.Path,
+  progress: Callable[[int, int], None] | None = None,
+) -> Lora:
+  """The adapter of who was at school: made once for a base, then read from the cache.
+
+  Args:
+    base: params, arch, tokenizer and digest, as weights.load returns them.
+    config: how long, how wide.
+    cache: directory.
+    progress: told how many steps are done, of how many.
+
+  Returns:
+    NumPy arrays; nothing where config.steps is 0.
+  """
+  if not config.steps:
+    return {}
+  path = cache / 'school' / f'{_key(base.digest, config)}.npz'
+  named = path.with_suffix('.sha256')
+  try:
+    found = artifacts.read(path, named.read_text('ascii').strip())
+  except OSError:
+    found = None
+  if found is None:
+    checkpoint = path.with_suffix('')
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    found = train.train(
+      base.params, base.arch, corpus(base.tokenizer, base.arch.vocab_size, config),
+      config=train.TrainConfig(
+        learning_rate=config.learning_rate, steps=config.steps, rank=config.rank,
+        replay_weight=0.0, held=1.0, min_raw_loss=0.0, patience=config.steps, dtype=config.dtype,
+        remat=config.remat, scale=_SCALE,
+      ),
+      seed=0, checkpoint=checkpoint,
+      on_step=lambda done, _: progress(done, config.steps) if progress else None,
+    ).adapter  # fmt: skip
+    digest = artifacts.write(path, found)
+    named.write_text(f'{digest}\n', 'ascii')
+    for left in checkpoint.iterdir():
+      left.unlink()
+    checkpoint.rmdir()
+  return found
+
+
+_SCALE = 2.0
+
+
+def reader(
+  base: Any,
+  config: SchoolConfig,
+  cache: pathlib.Path,
+  dtype: str,
+  progress: Callable[[int, int], None] | None = None,
+) -> Mind:
+  """The base as it reads after school, in `dtype`; see `teach`."""
+  adapter = teach(base, config, cache, progress)
+  params = lora.materialize(base.params, jax.tree.map(np.asarray, adapter), base.arch, scale=_SCALE)
+  return Mind(params=transformer.cast(params, dtype), generation=0)
+
+
+def _key(digest: str, config: SchoolConfig) -> str:
+  parts = [digest, dataclasses.astuple(config), [dataclasses.astuple(x) for x in lessons()]]
+  parts.append([r.name for r in bank(True)])
+  return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,114 @@
+"""Questions about what nobody told, answered as such: the agent must not invent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from dreaming.brain import prompts
+from dreaming.sleep.bank import fill
+from dreaming.types import QA, Dream, Quality
+
+_NEAR = 0.75  # cosine from which a question about what nobody told is one that was told
+_ROLES = frozenset(
+  'mother father sister brother son daughter husband wife partner friend boss neighbour uncle aunt '
+  'cousin niece nephew grandmother grandfather colleague teacher doctor landlord flatmate'.split()
+)
+
+# People that nearly everybody has, for questions about what was not told of them.
+UNNAMED = (
+  'mother', 'father', 'brother', 'uncle', 'aunt', 'grandmother', 'grandfather', 'cousin', 'son',
+  'daughter', 'neighbour', 'colleague', 'teacher', 'doctor', 'hairdresser', 'landlord', 'flatmate',
+  'partner', 'nephew', 'niece', 'best friend', 'sister', 'boss',
+)  # fmt: skip
+
+
+def questions(matcher, maybe, kept, texts, user, config, rng, known=frozenset()) -> list[QA]:
+  """What the bank asks and nobody told.
+
+  Of every relation that is not near what was told, of what was told about somebody else, and of
+  other people. Nothing is asked that a wording in `known` asks too.
+  """
+  said = ' '.join(e.content.casefold() for e in texts.values())
+  unnamed = [f"{user}'s {p}" for p in UNNAMED if p not in said]
+  told = [f.relation for f, _, _ in kept]
+  alike = dict(
+    zip(matcher.relations, matcher.similarity({f.relation.name for f in maybe}), strict=True)
+  )
+  cues = {cue.split()[-1] for r in told for cue in r.cues}  # a friend may be the best friend
+  free = [
+    r
+    for r in matcher.relations
+    if r.about == 'user' and alike[r] < config.unknown_distance
+    if not cues & {cue.split()[-1] for cue in r.cues}
+  ]
+  of_people = [r for r in matcher.relations if r.about == 'person']
+
+  def pick(items):
+    return items[int(rng.integers(len(items)))]
+
+  def shuffled(items):  # each once before any comes again: the more kinds, the better
+    while items:
+      yield from (items[i] for i in rng.permutation(len(items)))
+
+  frees, tolds, others = shuffled(free), shuffled(told), shuffled(of_people)
+
+  def pair(i: int) -> QA | None:
+    if i % 2 == 0 and free:
+      r, who, person = next(frees), user, ''
+    elif i % 4 == 1 and told:
+      r, who, person = next(tolds), pick(unnamed), pick(unnamed)
+    else:
+      r, who, person = next(others), user, pick(unnamed)
+    wordings = (
+      fill(r.questions[j], user=who, person=person, value='it')
+      for j in rng.permutation(len(r.questions))
+    )
+    question = next(wordings)
+    if known and (question in known or any(w in known for w in wordings)):
+      return None
+    return QA(question=question, answer=prompts.UNKNOWN.format(user=user))
+
+  asked = (pair(i) for i in range(config.unknowns + config.exam_unknown))
+  return list(dict.fromkeys(p for p in asked if p is not None))
+
+
+def apart(
+  pairs: Sequence[QA], told: Sequence[str], embedder: Callable[[list[str]], np.ndarray]
+) -> list[QA]:
+  """Those that are not like a question which was told, of the same people.
+
+  Of somebody else the same may well be untold.
+  """
+  if not told or not pairs:
+    return list(pairs)
+  alike = embedder([p.question for p in pairs]) @ embedder(list(told)).T
+  whose = [_people(q) for q in told]
+  of = {people: np.asarray([w == people for w in whose]) for people in set(whose)}
+  none = np.zeros(len(told), bool)
+  return [
+    p
+    for p, row in zip(pairs, alike, strict=True)
+    if row[of.get(_people(p.question), none)].max(initial=-1.0) < _NEAR
+  ]
+
+
+def _people(question: str) -> frozenset[str]:
+  """Words with a capital but the first, and who is asked about by a role: 'mother'."""
+  words = re.findall(r'[\w-]+', question.replace("'s", ''))
+  return frozenset(w for w in words[1:] if w[0].isupper() or w in _ROLES)
+
+
+def dreams(pairs: Sequence[QA], exam: int, source: int, night: int) -> list[Dream]:
+  """The first `exam` of them for the night's examination, the others to learn."""
+  parts = ('exam_unknown', pairs[:exam]), ('unknown', pairs[exam:])
+  return [
+    Dream(
+      id=0, night=night, style=style, text='', pairs=tuple(own), sources=(source,),
+      quality=Quality(grounded=1.0),
+    )
+    for style, own in parts
+    if own
+  ]  # fmt: skip

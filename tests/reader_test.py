@@ -1,0 +1,296 @@
+"""School, and reading by who was there: lessons are whole, and what is read is in its message."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from dreaming import days
+from dreaming.brain import prompts, weights
+from dreaming.brain.decode import Decoder
+from dreaming.sleep import asked, belief, reader, school, untold
+from dreaming.sleep.packing import Example, batch_of, encode
+from dreaming.sleep.reader import Reader, ReaderConfig, Told
+from dreaming.sleep.relations import Message
+from dreaming.sleep.school import SchoolConfig
+from dreaming.types import QA, Mind, Status
+from tests.dream_test import fact, letters
+
+ROOT = pathlib.Path(__file__).parents[1]
+SHORT = SchoolConfig(steps=2, rows=2, row_length=512, rank=2, dtype='float32')
+UNKNOWN = prompts.UNKNOWN.format(user='Ana')
+
+
+@pytest.fixture(scope='module')
+def base():
+  return weights.load(weights.ModelConfig(architecture='tiny', weights='random'))
+
+
+# ---- Lessons ----
+
+
+def test_lessons_are_whole():
+  found = school.lessons()
+  assert len(found) >= 1_000 and len({x.text for x in found}) == len(found)
+  for x in found:
+    assert len(x.untold) >= 2, x.text
+    for f in x.facts:
+      assert f.answer.casefold() in x.text.casefold() and len(f.answer.split()) <= 5, x.text
+      assert len(set(f.questions)) >= 6 and len(f.says) >= 2, x.text
+      assert all(q.endswith('?') for q in f.questions), x.text
+      assert all(f.answer.casefold() in s.casefold() for s in f.says), x.text
+
+
+def test_no_lesson_is_about_a_day_that_is_measured():
+  folders = ('days', 'benchmarks/days')
+  files = [p for f in folders for p in (ROOT / f).glob('*.json')]
+  lived = [days.load(p) for p in files]
+  asked_ = {q.casefold() for x in school.lessons() for f in x.facts for q in f.questions}
+  asked_ |= {q.casefold() for x in school.lessons() for q in x.untold}
+  texts = {x.text.casefold() for x in school.lessons()}
+  assert len(lived) > 5
+  for day in lived:
+    assert not {p.question.casefold() for p in (*day.probes, *day.never_mentioned)} & asked_
+    assert not {i.text.casefold() for i in day.interactions} & texts
+
+
+def test_a_lesson_asks_tells_refuses_and_wonders():
+  rng = np.random.default_rng(0)
+  lesson = next(x for x in school.lessons() if len(x.facts) == 2)
+  other = next(x for x in school.lessons() if x.facts and x.user != lesson.user)
+  made = school.examples(lesson, other, rng)
+  refusal = f' {prompts.UNKNOWN.format(user=lesson.user)}\n'
+  asks = [e for e in made if e.prompt == school.QUESTION]
+  assert {e.target.split(f'{prompts.ANSWER} ')[1].strip() for e in asks[:2]} == {
+    f.answer for f in lesson.facts
+  }
+  refused = {e.prompt for e in made if e.target == refusal}
+  assert {prompts.question(q) for q in lesson.untold} < refused  # and one of the other's
+  assert any(e.prompt == school.SENTENCE for e in made)
+  assert any(e.prompt == school.UNTOLD for e in made)
+  quiet = dataclasses.replace(lesson, facts=())
+  first, *_ = school.examples(quiet, other, rng)
+  assert (first.prompt, first.target) == (school.QUESTION, f' {school.NOTHING}\n')
+
+
+def test_what_follows_a_message_is_read_after_that_message(base):
+  """A row's questions stand where they would stand alone, behind the message of their own row."""
+  (p, p_row), (q, q_row) = itertools.islice(school.rows(base.tokenizer, SHORT), 2)
+  b = batch_of([p_row, q_row], SHORT.row_length, 4096, 1, heads=[p, q])
+  for r, (head, row) in enumerate(((p, p_row), (q, q_row))):
+    assert b.tokens[r, : len(head)].tolist() == head
+    ids = row[0].ids
+    assert b.tokens[r, len(head) : len(head) + len(ids)].tolist() == ids.tolist()
+    assert b.positions[r, len(head) : len(head) + len(ids)].tolist() == list(
+      range(len(head), len(head) + len(ids))
+    )
+  lone = encode(base.tokenizer, Example(prompt='', target='x\n'), 64, 1)
+  assert batch_of([[lone]], 64, 8, 1).tokens[0, : len(lone.ids)].tolist() == lone.ids.tolist()
+
+
+def test_school_is_gone_to_once_and_again_when_what_it_left_is_damaged(base, tmp_path):
+  seen: list[int] = []
+  first = school.teach(base, SHORT, tmp_path, lambda done, total: seen.append(done))
+  assert seen == [1, 2]
+  again = school.teach(base, SHORT, tmp_path, lambda done, total: seen.append(done))
+  assert seen == [1, 2]
+  (file,) = (tmp_path / 'school').glob('*.npz')
+  file.write_bytes(file.read_bytes()[:-100])
+  third = school.teach(base, SHORT, tmp_path)
+  for a, b, c in zip(*(jax_leaves(t) for t in (first, again, third)), strict=True):
+    np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(a, c)
+  assert school.teach(base, dataclasses.replace(SHORT, steps=1), tmp_path) is not None
+  assert len(list((tmp_path / 'school').glob('*.npz'))) == 2  # another school has its own file
+
+
+def jax_leaves(tree):
+  return [np.asarray(x) for x in jax.tree.leaves(tree)]
+
+
+def test_a_school_that_cannot_be_is_refused():
+  with pytest.raises(ValueError, match='school.steps=-1'):
+    SchoolConfig(steps=-1)
+  with pytest.raises(ValueError, match='bank_share=1'):
+    SchoolConfig(bank_share=1)
+
+
+# ---- Reading ----
+
+
+def said(text, source=1):
+  return Message(text=text, source=source, user='Ana')
+
+
+@pytest.mark.parametrize(
+  ('question', 'answer', 'right'),
+  [
+    ('What is the dog of Ana called?', 'Rex', True),
+    ('What is the dog of Ana called?', 'the Rex', True),
+    ('What is the dog of Ana called?', 'Max', False),  # nobody said so
+    ('What is Rex called?', 'Rex', False),  # it answers itself
+    ("What is Bea's dog called?", 'Rex', False),  # who is Bea?
+    ('What is the dog of Ana called', 'Rex', False),
+    ('What is the dog of Ana called?', '', False),
+    ('Which dog is it?', 'dog is called Rex and he is', False),
+    ('Where?', 're', False),  # part of a word
+  ],
+)
+def test_a_question_is_sound_by_its_words(question, answer, right):
+  assert reader.sound(said('My dog is called Rex and he is here.'), question, answer) == right
+
+
+def test_a_sentence_is_sound_by_its_words():
+  message = said('My dog is called Rex.')
+  assert reader.sound_sentence(message, 'The dog of Ana is Rex.', 'Rex')
+  assert not reader.sound_sentence(message, 'The dog is Rex.', 'Rex')  # whose?
+  assert not reader.sound_sentence(message, 'Ana gave Bea the dog Rex.', 'Rex')
+  assert not reader.sound_sentence(message, 'Ana has a dog.', 'Rex')
+
+
+def test_what_a_random_reader_says_is_in_its_message(base):
+  r = Reader(Decoder(base.arch, base.tokenizer), mind_of(base), ReaderConfig(questions=3), 1)
+  messages = [said('My dog is called Rex.'), said('It rains.', 2)]
+  for t in r.told(messages):
+    message = messages[t.source - 1]
+    assert reader.sound(message, t.question, t.answer) and math.isfinite(t.odds)
+  unread = r.unread(messages, ['Who?', 'Where?'])
+  assert unread.shape == (2,) and ((unread >= 0) & (unread <= 1)).all()
+
+
+def test_evidence_is_finite_for_each_reading(base):
+  r = Reader(Decoder(base.arch, base.tokenizer), mind_of(base), ReaderConfig(), 1)
+  facts = [fact('thing_lost', 'passport'), fact('thing_lost', 'keys')]
+  seen = r.evidence(facts, {1: 'I lost the passport'})
+  assert [set(x) for x in seen] == [set(belief.TAUGHT) - {'bias', 'odds'}] * 2
+  assert all(math.isfinite(v) for x in seen for v in x.values())
+  assert r.evidence([], {}) == []
+
+
+def mind_of(base):
+  return Mind(params=base.params, generation=0)
+
+
+def test_what_the_reader_thinks_counts_where_there_is_one():
+  known = fact('thing_lost', 'passport')
+  blank = belief.Checked(passed=['Q?'], failed=[], gain=1.0)
+  sure = dataclasses.replace(
+    blank, seen={'read': -0.1, 'unread': -8.0, 'asked': -1.0, 'said': -1.0}
+  )
+  doubtful = dataclasses.replace(
+    blank, seen={'read': -6.0, 'unread': -0.1, 'asked': -4.0, 'said': -4.0}
+  )
+  assert belief.of(known, sure) > belief.of(known, doubtful)
+
+
+# ---- Dreams of it ----
+
+
+class Fake:
+  """A reader with ready answers."""
+
+  mind = None
+
+  def __init__(self, told=(), sentences=(), untold=(), answers=(), config=None):
+    self.config = config or ReaderConfig()
+    self._told, self._sentences, self._untold = list(told), list(sentences), list(untold)
+    self._answers = set(answers)  # (source, question) that are answered there
+
+  def told(self, messages):
+    return self._told
+
+  def sentences(self, messages):
+    return [s for s in self._sentences if s[0] in {m.source for m in messages}]
+
+  def untold(self, messages):
+    return self._untold
+
+  def unread(self, texts, questions):
+    pairs = zip(texts, questions, strict=True)
+    return np.asarray([float((m.source, q) not in self._answers) for m, q in pairs])
+
+
+def dreamt(fake, *texts, held=2):
+  messages = [said(t, i) for i, t in enumerate(texts, start=1)]
+  times = {m.source: float(m.source) for m in messages}
+  rng = np.random.default_rng(0)
+  return asked.dream(fake, messages, times, letters, held=held, night=1, rng=rng)
+
+
+def told(question, answer, source=1, odds=1.0):
+  return Told(source=source, question=question, answer=answer, odds=odds)
+
+
+def test_what_is_believed_is_asked_and_what_is_not_is_kept_as_refused():
+  fake = Fake([told('Who?', 'Rex'), told('Where?', 'Rome', odds=-2.0)])
+  kept, refused = dreamt(fake, 'Rex of Rome.').dreams
+  assert kept.pairs == (QA(question='Who?', answer='Rex'),) and kept.status == Status.KEPT
+  assert refused.status == Status.REJECTED and refused.quality.reason
+  assert refused.pairs == (QA(question='Where?', answer='Rome'),)
+
+
+def test_a_later_message_that_answers_otherwise_wins():
+  fake = Fake(
+    [told('How many?', 'forty', 1), told('How many?', 'sixty', 2)],
+    answers={(1, 'How many?'), (2, 'How many?')},
+  )
+  (only,) = dreamt(fake, 'Forty bowls.', 'No, sixty bowls.').dreams
+  assert only.pairs[0].answer == 'sixty' and only.sources == (2,)
+  same = Fake([told('How many?', 'forty', 1)], answers={(1, 'How many?'), (2, 'How many?')})
+  assert dreamt(same, 'Forty bowls.', 'Yes, forty.').dreams  # said again, not taken back
+
+
+def test_some_questions_of_an_answer_are_held_out_where_there_are_many():
+  many = [told(f'What is {w}?', 'Rex') for w in ('a', 'b', 'c', 'd', 'e', 'f', 'g')]
+  styles = {d.style: d for d in dreamt(Fake(many), 'Rex.').dreams}
+  assert len(styles['exam'].pairs) == 2 and len(styles['question'].pairs) == 5
+  assert not set(styles['exam'].pairs) & set(styles['question'].pairs)
+  few = {d.style for d in dreamt(Fake(many[:6]), 'Rex.').dreams}
+  assert few == {'question'}
+
+
+def test_the_likeliest_questions_of_the_likeliest_answers():
+  found = [told('A?', 'x', odds=1.0), told('B?', 'x', odds=3.0), told('C?', 'y', odds=2.0)]
+  dreams = dreamt(Fake(found, config=ReaderConfig(answers=1, most=1)), 'x y').dreams
+  assert [d.pairs for d in dreams] == [(QA(question='B?', answer='x'),)]
+  clash = [told('A?', 'x', odds=1.0), told('A?', 'y', odds=2.0)]
+  (d,) = dreamt(Fake(clash), 'x y').dreams
+  assert d.pairs == (QA(question='A?', answer='y'),)
+
+
+def test_sentences_tell_what_is_believed():
+  fake = Fake(
+    [told('Who?', 'Rex')], sentences=[(1, 'Ana has Rex.'), (1, 'Ana has a cat.'), (2, 'Ana is.')]
+  )
+  texts = [d.text for d in dreamt(fake, 'Rex here.', 'Hello.').dreams if d.style == 'statement']
+  assert texts == ['Ana has Rex.']
+
+
+def test_what_comes_to_mind_is_untold_where_no_message_answers_it():
+  fake = Fake(untold=[(1, 'How old is Rex?'), (1, 'Where is Rex?')], answers={(2, 'Where is Rex?')})
+  own = dreamt(fake, 'Rex here.', 'Rex is in Rome.')
+  assert own.untold == [QA(question='How old is Rex?', answer=UNKNOWN)]
+  assert dreamt(Fake(untold=[(1, 'Why?')]), 'Alone.').untold  # no other message to ask
+
+
+def test_nothing_is_asked_as_untold_that_is_like_what_was_told_of_the_same_people():
+  pairs = [
+    QA(question=q, answer=UNKNOWN) for q in ('Is Ana tall?', 'Is Bea tall?', 'Why fly, Ana?')
+  ]
+  left = untold.apart(pairs, ['So is Ana tall?'], letters)
+  assert [p.question for p in left] == ['Is Bea tall?', 'Why fly, Ana?']
+  assert untold.apart(pairs, [], letters) == pairs
+
+
+def test_lessons_are_plain_json():
+  folder = ROOT / 'dreaming' / 'sleep' / 'lessons'
+  for file in folder.glob('*.jsonl'):
+    for line in file.read_text('utf-8').splitlines():
+      assert set(json.loads(line)) == {'user', 'text', 'facts', 'untold'}
