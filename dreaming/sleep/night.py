@@ -193,10 +193,8 @@ class _Night:
     return self.diary.dreams(night=self.number)
 
   def _supervise(self) -> None:
-    def progress(done: int, total: int) -> None:
-      self.progress('supervise', done, total, {})
-
-    supervise.dreams(self.diary, self.number, self._told, *config, progress)
+    config = self.config.supervisor, self.cache, lambda *at: self.progress('supervise', *at, {})
+    supervise.dreams(self.diary, self.number, self._told, *config)
     self.dreams = self.diary.dreams(night=self.number)
 
   def _train(self) -> Lora:
