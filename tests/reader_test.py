@@ -289,6 +289,14 @@ def test_nothing_is_asked_as_untold_that_is_like_what_was_told_of_the_same_peopl
   assert untold.apart(pairs, [], letters) == pairs
 
 
+def test_a_question_that_a_message_about_the_same_people_answers_is_not_untold():
+  pairs = [QA(question=q, answer=UNKNOWN) for q in ('How old is Bea?', 'Is Bea tall?', 'Is Cleo?')]
+  fake = Fake(answers={(1, 'How old is Bea?'), (2, 'Is Bea tall?'), (2, 'Is Cleo?')})
+  messages = [said('Bea is nine.', 1), said('Tall, I said.', 2)]
+  left = untold.unanswered(fake, messages, pairs)
+  assert [p.question for p in left] == ['Is Bea tall?', 'Is Cleo?']  # the second names nobody
+
+
 def test_lessons_are_plain_json():
   folder = ROOT / 'dreaming' / 'sleep' / 'lessons'
   for file in folder.glob('*.jsonl'):

@@ -101,7 +101,6 @@ def dream(
     own = asked_lib.dream(
       reader, messages, times, embedder, held=config.exam_questions, night=night, rng=rng
     )
-    decoder.forget(reader.mind)
   out: list[Dream] = []
   chosen, misread = belief.settle(checked, config.min_belief)
   chosen = [(_whole(f, texts[f.source].content), result) for f, result in chosen]
@@ -146,10 +145,16 @@ def dream(
   known = {p.question for d in earlier for p in d.pairs}
   asked_of = [d for d in out if d.style in ('question', 'exam') and d.status == Status.KEPT]
   if asked_of:
-    of_bank = untold.questions(matcher, maybe, kept, texts, user, config, rng, known)
-    told = [p.question for d in asked_of for p in d.pairs]
-    open_ = untold.apart([*of_bank, *own.untold], told, embedder) if reader else of_bank
+    names = sorted({p for f in maybe for p in _named(f)} - {user}) if reader else ()
+    open_ = untold.questions(matcher, maybe, kept, texts, user, config, rng, known, names)
+    if reader:
+      told = [p.question for d in asked_of for p in d.pairs]
+      open_ = untold.apart(open_, told, embedder)
+      open_ = untold.unanswered(reader, messages, open_)
+      open_ += untold.apart(own.untold, told, embedder)
     out += untold.dreams(open_, config.exam_unknown, asked_of[0].sources[0], night)
+  if reader:
+    decoder.forget(reader.mind)
   if spoken:
     out += spoken_of(spoken, messages, texts, user, night, rng, known)
   return out
@@ -163,6 +168,12 @@ def asked_for(fact: Fact, dreams: Sequence[Dream]) -> bool:
     if d.style == 'question' and d.status == Status.KEPT and d.sources == (fact.source,)
     for p in d.pairs
   )
+
+
+def _named(fact: Fact) -> tuple[str, ...]:
+  """Whom a fact names: of whom it is, and whose name it tells."""
+  names = (fact.person, fact.value if fact.relation.cues else '')
+  return tuple(n for n in names if n[:1].isupper() and ' ' not in n)
 
 
 def _whole(fact: Fact, text: str) -> Fact:

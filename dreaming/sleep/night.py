@@ -176,12 +176,13 @@ class _Night:
 
   def _dream(self) -> list[Dream]:
     if self._left('dream') is None:
+      school = self.base, self.decoder, self.config, self.cache, self.seed, self.progress
       with self._timed('dream'):
         dreams = dream.dream(
           self.decoder, self.base_mind, self._told(), user=self.config.user, seed=self.seed,
           embedder=self.embedder, config=self.config.dream, night=self.number,
           earlier=lineage.rehearsal(self.diary),
-          reader=reader.of_night(self.base, self.decoder, self.config, self.cache, self.seed),
+          reader=reader.of_night(*school),
           progress=lambda read, total: self.progress('dream', read, total, {}),
         )  # fmt: skip
       kept = sum(d.status == Status.KEPT for d in dreams)

@@ -12,7 +12,8 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -88,11 +89,28 @@ def features(
   }
 
 
-def of_night(base, decoder: Decoder, config, cache: pathlib.Path, seed: int) -> Reader | None:
-  """The reader of a night (NightConfig), who goes to school first where nobody did yet."""
+def of_night(
+  base: Any,
+  decoder: Decoder,
+  config: Any,
+  cache: pathlib.Path,
+  seed: int,
+  progress: Callable[..., None] | None = None,
+) -> Reader | None:
+  """The reader of a night, who goes to school first where nobody did yet.
+
+  Args:
+    base: as school.teach has it.
+    decoder: of its architecture.
+    config: NightConfig.
+    cache: where the school's adapter is kept.
+    seed: of the night.
+    progress: of the night: told how many steps of school are done.
+  """
   if not config.school.steps:
     return None
-  mind = school.reader(base, config.school, cache, config.dream.dtype)
+  told = progress and (lambda done, total: progress('school', done, total, {}))
+  mind = school.reader(base, config.school, cache, config.dream.dtype, told)
   return Reader(decoder, mind, config.dream.reader, seed)
 
 

@@ -9,8 +9,11 @@ import numpy as np
 
 from dreaming.brain import prompts
 from dreaming.sleep.bank import fill
+from dreaming.sleep.reader import Reader
+from dreaming.sleep.relations import Message
 from dreaming.types import QA, Dream, Quality
 
+_NAMED = 0.5  # of the questions about other people: of those that have a name
 _NEAR = 0.75  # cosine from which a question about what nobody told is one that was told
 _ROLES = frozenset(
   'mother father sister brother son daughter husband wife partner friend boss neighbour uncle aunt '
@@ -25,11 +28,14 @@ UNNAMED = (
 )  # fmt: skip
 
 
-def questions(matcher, maybe, kept, texts, user, config, rng, known=frozenset()) -> list[QA]:
+def questions(
+  matcher, maybe, kept, texts, user, config, rng, known=frozenset(), names=()
+) -> list[QA]:
   """What the bank asks and nobody told.
 
   Of every relation that is not near what was told, of what was told about somebody else, and of
-  other people. Nothing is asked that a wording in `known` asks too.
+  other people: half of them are `names`, of whom other things were told. Whether this was told of
+  them, too, is for `unanswered` to say. Nothing is asked that a wording in `known` asks too.
   """
   said = ' '.join(e.content.casefold() for e in texts.values())
   unnamed = [f"{user}'s {p}" for p in UNNAMED if p not in said]
@@ -49,6 +55,9 @@ def questions(matcher, maybe, kept, texts, user, config, rng, known=frozenset())
   def pick(items):
     return items[int(rng.integers(len(items)))]
 
+  def somebody() -> str:
+    return pick(names) if names and rng.random() < _NAMED else pick(unnamed)
+
   def shuffled(items):  # each once before any comes again: the more kinds, the better
     while items:
       yield from (items[i] for i in rng.permutation(len(items)))
@@ -59,9 +68,9 @@ def questions(matcher, maybe, kept, texts, user, config, rng, known=frozenset())
     if i % 2 == 0 and free:
       r, who, person = next(frees), user, ''
     elif i % 4 == 1 and told:
-      r, who, person = next(tolds), pick(unnamed), pick(unnamed)
+      r, who, person = next(tolds), somebody(), somebody()
     else:
-      r, who, person = next(others), user, pick(unnamed)
+      r, who, person = next(others), user, somebody()
     wordings = (
       fill(r.questions[j], user=who, person=person, value='it')
       for j in rng.permutation(len(r.questions))
@@ -93,6 +102,19 @@ def apart(
     for p, row in zip(pairs, alike, strict=True)
     if row[of.get(_people(p.question), none)].max(initial=-1.0) < _NEAR
   ]
+
+
+def unanswered(reader: Reader, messages: Sequence[Message], pairs: Sequence[QA]) -> list[QA]:
+  """Those that no message which names the same people answers, as the reader has it."""
+  rows = [
+    (i, m)
+    for i, p in enumerate(pairs)
+    for m in messages
+    if any(re.search(rf'\b{re.escape(n)}\b', m.text) for n in _people(p.question) - {m.user})
+  ]
+  unread = reader.unread([m for _, m in rows], [pairs[i].question for i, _ in rows])
+  told = {i for (i, _), x in zip(rows, unread, strict=True) if x < reader.config.min_unread}
+  return [p for i, p in enumerate(pairs) if i not in told]
 
 
 def _people(question: str) -> frozenset[str]:
