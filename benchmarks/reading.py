@@ -66,8 +66,9 @@ class Reader:
     night = configuration.night(config)
     self.config = night.dream
     self.decoder = Decoder(base.arch, base.tokenizer)
-    self.own = reader.of_night(base, self.decoder, night, cache, 0)
     self.mind = Mind(params=transformer.cast(base.params, self.config.dtype), generation=0)
+    school = reader.of_night(base, self.decoder, night, cache, 0)
+    self.own = school and school(self.mind)
     self.embedder = embed.make(config.memory.embedder)
     if args.fit:  # everything that could be read, not only what is likely
       wide = {'finalists': 5, 'readings': 5, 'min_rank': -99.0, 'min_gain': -9.0}

@@ -12,7 +12,9 @@ import jax
 import numpy as np
 import pytest
 
+from configs import tiny
 from dreaming import days
+from dreaming.agent import Agent
 from dreaming.brain import prompts, weights
 from dreaming.brain.decode import Decoder
 from dreaming.sleep import asked, belief, reader, school, untold
@@ -20,6 +22,7 @@ from dreaming.sleep.packing import Example, batch_of, encode
 from dreaming.sleep.reader import Reader, ReaderConfig, Told
 from dreaming.sleep.relations import Message
 from dreaming.sleep.school import SchoolConfig
+from dreaming.sleep.settings import NightConfig
 from dreaming.types import QA, Mind, Status
 from tests.dream_test import fact, letters
 
@@ -113,6 +116,38 @@ def test_school_is_gone_to_once_and_again_when_what_it_left_is_damaged(base, tmp
 
 def jax_leaves(tree):
   return [np.asarray(x) for x in jax.tree.leaves(tree)]
+
+
+def test_a_night_reads_with_who_was_at_school_or_with_the_bank_alone(base, tmp_path):
+  decoder, mind = Decoder(base.arch, base.tokenizer), mind_of(base)
+  config = NightConfig(school=SHORT)
+  steps: list[tuple] = []
+  make = reader.of_night(base, decoder, config, tmp_path, 1, lambda *at: steps.append(at))
+  assert make is not None and not steps  # it goes when the night first reads
+  taught = make(mind).mind.params
+  assert steps == [('school', 1, 2, {}), ('school', 2, 2, {})]
+  assert taught['embedder'] is mind.params['embedder']  # what school leaves alone is shared
+  assert not np.array_equal(*(leaf(p) for p in (taught, mind.params)))
+  none = NightConfig(school=dataclasses.replace(SHORT, steps=0))
+  assert reader.of_night(base, decoder, none, tmp_path, 1) is None
+
+
+def leaf(params):
+  return np.asarray(params['layer_0']['mlp']['linear'])
+
+
+def test_a_whole_night_of_a_toy_model_goes_to_school(tmp_path):
+  c = tiny.get_config()
+  c.workdir, c.cache = str(tmp_path / 'life'), str(tmp_path / 'cache')
+  c.school.steps, c.school.rows, c.school.row_length, c.school.rank = 2, 1, 1024, 2
+  for name in ('questions', 'sentences', 'untold'):
+    c.dream.reader[name] = 2
+  with Agent(c) as agent:
+    for text in ('My sister Ana lives in Rome.', 'I bought a red bicycle.'):
+      agent.observe(text)
+    outcome = agent.sleep()
+    assert outcome.promoted, outcome.reason
+  assert list((tmp_path / 'cache' / 'school').glob('*.npz'))
 
 
 def test_a_school_that_cannot_be_is_refused():

@@ -141,7 +141,7 @@ class _Near:
     unread = self._unread([(i, told[n].question) for n, i in asked])
     gone = {
       n for (n, i), x in zip(asked, unread, strict=True)
-      if x < 1 - self._reader.config.min_unread
+      if x < self._reader.config.min_unread
       and bare(told[n].answer) not in self._messages[i].text.casefold()
     }  # fmt: skip
     return [t for n, t in enumerate(told) if n not in gone]

@@ -66,7 +66,7 @@ def dream(
   night: int,
   seed: int,
   earlier: Sequence[Dream] = (),
-  reader: Reader | None = None,
+  school: Callable[[Mind], Reader] | None = None,
   progress: Callable[[int, int], None] | None = None,
 ) -> list[Dream]:
   """Writes and checks a night's dreams; kept and rejected ones, ids 0.
@@ -81,11 +81,12 @@ def dream(
     night: number of the night.
     seed: of the choice of held-out wordings and of unknowns.
     earlier: of the nights before, what was told: it is not asked as if nobody had.
-    reader: who was at school; None: nothing is read but with the bank.
+    school: makes a reader of the base; None: nothing is read but with the bank.
     progress: told how many experiences are read, of how many.
   """
   rng = np.random.default_rng([seed, night])
   base = base.replace(params=transformer.cast(base.params, config.dtype))
+  reader = school(base) if school else None
   matcher = relations.Matcher(decoder, base, embedder, config.match)
   texts = {e.id: e for e in experiences}
   messages = [
@@ -146,11 +147,12 @@ def dream(
   asked_of = [d for d in out if d.style in ('question', 'exam') and d.status == Status.KEPT]
   if asked_of:
     names = sorted({p for f in maybe for p in _named(f)} - {user}) if reader else ()
-    open_ = untold.questions(matcher, maybe, kept, texts, user, config, rng, known, names)
+    of_bank = matcher, maybe, kept, texts, user, config, rng, known, names
+    open_ = untold.questions(*of_bank, times=2 if reader else 1)
     if reader:
       told = [p.question for d in asked_of for p in d.pairs]
-      open_ = untold.apart(open_, told, embedder)
-      open_ = untold.unanswered(reader, messages, open_)
+      open_ = untold.unanswered(reader, messages, untold.apart(open_, told, embedder))
+      open_ = open_[: config.unknowns + config.exam_unknown]
       open_ += untold.apart(own.untold, told, embedder)
     out += untold.dreams(open_, config.exam_unknown, asked_of[0].sources[0], night)
   if reader:

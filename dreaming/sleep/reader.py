@@ -28,16 +28,16 @@ from dreaming.types import Mind
 class ReaderConfig:
   """Mirrors `config.dream.reader`."""
 
-  questions: int = 24  # that are sampled for each message
-  sentences: int = 6
-  untold: int = 6
+  questions: int = 16  # that are sampled for each message
+  sentences: int = 4
+  untold: int = 4
   temperature: float = 0.6
   top_p: float = 0.95
   tokens: int = 40  # of a question with its answer
   min_odds: float = 0.4  # log-odds that a question is right, from which it is kept
   most: int = 10  # questions of one answer, the likeliest
   answers: int = 5  # of one message
-  min_unread: float = 0.5  # probability of "not told" from which a question counts as untold
+  min_unread: float = 0.2  # probability of "not told" below which a message answers a question
   near: int = 3  # other messages that a question is asked of, too
 
 
@@ -96,8 +96,10 @@ def of_night(
   cache: pathlib.Path,
   seed: int,
   progress: Callable[..., None] | None = None,
-) -> Reader | None:
-  """The reader of a night, who goes to school first where nobody did yet.
+) -> Callable[[Mind], Reader] | None:
+  """What makes the reader of a night of the base as it dreams; nothing where nobody goes to school.
+
+  The reader shares with that base what school did not change. Who was not at school yet goes now.
 
   Args:
     base: as school.teach has it.
@@ -110,8 +112,12 @@ def of_night(
   if not config.school.steps:
     return None
   told = progress and (lambda done, total: progress('school', done, total, {}))
-  mind = school.reader(base, config.school, cache, config.dream.dtype, told)
-  return Reader(decoder, mind, config.dream.reader, seed)
+
+  def make(mind: Mind) -> Reader:
+    adapter = school.teach(base, config.school, cache, told)
+    return Reader(decoder, school.reader(mind, adapter, base.arch), config.dream.reader, seed)
+
+  return make
 
 
 class Reader:

@@ -28,7 +28,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dreaming.brain import lora, prompts, transformer
+from dreaming.brain import lora, prompts
 from dreaming.brain.tokenizer import Tokenizer
 from dreaming.sleep import artifacts, train
 from dreaming.sleep.bank import bank, fill
@@ -282,17 +282,10 @@ def teach(
 _SCALE = 2.0
 
 
-def reader(
-  base: Any,
-  config: SchoolConfig,
-  cache: pathlib.Path,
-  dtype: str,
-  progress: Callable[[int, int], None] | None = None,
-) -> Mind:
-  """The base as it reads after school, in `dtype`; see `teach`."""
-  adapter = teach(base, config, cache, progress)
-  params = lora.materialize(base.params, jax.tree.map(np.asarray, adapter), base.arch, scale=_SCALE)
-  return Mind(params=transformer.cast(params, dtype), generation=0)
+def reader(mind: Mind, adapter: Lora, arch: Any) -> Mind:
+  """The base as it reads after school; `mind` is the base in any dtype, and lends what is its."""
+  params = lora.materialize(mind.params, jax.tree.map(np.asarray, adapter), arch, scale=_SCALE)
+  return Mind(params=params, generation=0)
 
 
 def _key(digest: str, config: SchoolConfig) -> str:

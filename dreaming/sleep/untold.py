@@ -13,7 +13,7 @@ from dreaming.sleep.reader import Reader
 from dreaming.sleep.relations import Message
 from dreaming.types import QA, Dream, Quality
 
-_NAMED = 0.5  # of the questions about other people: of those that have a name
+_NAMED = 0.7  # of the questions about other people: of those that have a name
 _NEAR = 0.75  # cosine from which a question about what nobody told is one that was told
 _ROLES = frozenset(
   'mother father sister brother son daughter husband wife partner friend boss neighbour uncle aunt '
@@ -29,13 +29,14 @@ UNNAMED = (
 
 
 def questions(
-  matcher, maybe, kept, texts, user, config, rng, known=frozenset(), names=()
+  matcher, maybe, kept, texts, user, config, rng, known=frozenset(), names=(), times=1
 ) -> list[QA]:
   """What the bank asks and nobody told.
 
   Of every relation that is not near what was told, of what was told about somebody else, and of
-  other people: half of them are `names`, of whom other things were told. Whether this was told of
-  them, too, is for `unanswered` to say. Nothing is asked that a wording in `known` asks too.
+  other people: most of them are `names`, of whom other things were told. Whether this was told of
+  them, too, is for `unanswered` to say, so that `times` as many are asked as are wanted. Nothing is
+  asked that a wording in `known` asks too.
   """
   said = ' '.join(e.content.casefold() for e in texts.values())
   unnamed = [f"{user}'s {p}" for p in UNNAMED if p not in said]
@@ -80,7 +81,7 @@ def questions(
       return None
     return QA(question=question, answer=prompts.UNKNOWN.format(user=user))
 
-  asked = (pair(i) for i in range(config.unknowns + config.exam_unknown))
+  asked = (pair(i) for i in range(times * (config.unknowns + config.exam_unknown)))
   return list(dict.fromkeys(p for p in asked if p is not None))
 
 
