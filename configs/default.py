@@ -218,8 +218,8 @@ def get_config() -> ml_collections.ConfigDict:
   # How many times over a dream of an earlier night is rehearsed whose fact the weights did not hold
   # at its last exam.
   c.corpus.weak_repeats = 1
-  c.corpus.replay_questions = 192  # that the base asks and answers itself
-  c.corpus.replay_texts = 32
+  c.corpus.replay_questions = 384  # that the base asks and answers itself
+  c.corpus.replay_texts = 64
   c.corpus.replay_near = 96  # questions of the dreams, asked about somebody else
   c.corpus.top_k = 16  # of the base's distribution on replay
   c.corpus.shortlist = 8192  # frequent tokens that the loss looks at, with all that occur

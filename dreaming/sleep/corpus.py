@@ -37,8 +37,8 @@ class CorpusConfig:
   rehearsal_share: float = 0.33  # of dream tokens from earlier nights, when there are any
   least_wordings: int = 12  # questions of a fact; those of one with fewer come up to 3 times
   weak_repeats: int = 1  # times that a dream is rehearsed whose fact the weights do not hold
-  replay_questions: int = 192  # the base's own question-answer pairs
-  replay_texts: int = 32  # and free texts
+  replay_questions: int = 384  # the base's own question-answer pairs
+  replay_texts: int = 64  # and free texts
   replay_text_tokens: int = 48
   replay_near: int = 96  # questions of the dreams, asked about somebody else
   top_k: int = 16  # of the base's distribution, for replay
