@@ -28,7 +28,7 @@ from benchmarks import common
 from benchmarks.reading import Reader, logistic, plain
 
 LABELS = pathlib.Path(__file__).parent / 'readings.json'
-THRESHOLDS = (-2.5, -2.0, -1.6, -1.4, -1.2, -0.8, 0.0)
+THRESHOLDS = (-2.5, -2.0, -1.6, -1.2, -0.9, -0.5, 0.0)
 
 
 def find(name: str) -> pathlib.Path:
