@@ -8,7 +8,7 @@ believed reading of a message that tells it; those for which that reading is tru
 readings. Which are true stands in readings.json, for nine days: each likely reading was labelled
 by hand, without sight of the questions (2: true; 1: near enough that nothing false is taught). A
 reading that is not in it counts as wrong: after a change of the bank, label what --list shows.
-Expected: about a minute a day on two cores.
+Expected: about two minutes a day on two cores, once the base was at school.
 """
 
 from __future__ import annotations
@@ -100,6 +100,8 @@ def main() -> int:
   for threshold, (loose, right, wrong) in counts.items():
     told = f'{right} of {asked} by a true reading, {loose} by any; {wrong} wrong'
     print(f'belief {threshold:5.1f}: {told}')
+  if args.weigh and len({user for user, *_ in rows}) < 2:
+    raise ValueError('--weigh needs the labels of two people at least: name more days')
   if args.weigh:
     weigh(rows)
   at = min(THRESHOLDS, key=lambda t: abs(t - reader.config.min_belief))

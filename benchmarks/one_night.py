@@ -81,7 +81,7 @@ def code_digest() -> str:
   """Of the package, its data included."""
   digest = hashlib.sha256()
   for path in sorted((common.ROOT / 'dreaming').rglob('*')):
-    if path.suffix in ('.py', '.json', '.txt'):
+    if path.suffix in ('.py', '.json', '.jsonl', '.txt'):
       digest.update(path.read_bytes())
   return digest.hexdigest()[:16]
 

@@ -63,12 +63,13 @@ class Reader:
     cache = common.cache_of(args)
     common.keep_programs(cache)
     base = weights.load(weights.ModelConfig(), cache)
+    config.school.steps = min(config.school.steps, 4) if args.quick else config.school.steps
     night = configuration.night(config)
     self.config = night.dream
     self.decoder = Decoder(base.arch, base.tokenizer)
     self.mind = Mind(params=transformer.cast(base.params, self.config.dtype), generation=0)
     school = reader.of_night(base, self.decoder, night, cache, 0)
-    self.own = school and school(self.mind)
+    self.own = school(self.mind) if school and not args.fit else None  # --fit is of the bank alone
     self.embedder = embed.make(config.memory.embedder)
     if args.fit:  # everything that could be read, not only what is likely
       wide = {'finalists': 5, 'readings': 5, 'min_rank': -99.0, 'min_gain': -9.0}
@@ -203,7 +204,7 @@ def fit(reader: Reader, messages, quick: bool) -> dict[str, Any]:
     belief.WEIGHTS = weights(people != person)  # type: ignore[misc]
     own = [m if m['user'] == person else {**m, 'facts': {}} for m in messages]
     pairs = [p for p, who in zip(kept, people, strict=True) if who == person]
-    results.append(judged(pairs, own, reader.config.min_belief))
+    results.append(judged(pairs, own, reader.config.min_belief_alone))
   belief.WEIGHTS = shipped  # type: ignore[misc]
   total = {k: sum(r[k] for r in results) for k in ('told', 'found', 'wrong')}
   return {'weights': weights(np.ones(len(y), bool)), 'readings': len(y), **total}
@@ -229,7 +230,8 @@ def main() -> int:
     return 0
   result = common.Result('reading', args, messages=args.messages.name)
   messages = load(args.messages)
-  found = judged(reader.read(messages), messages, reader.config.min_belief)
+  least = reader.config.min_belief if reader.own else reader.config.min_belief_alone
+  found = judged(reader.read(messages), messages, least)
   result.add('seconds', time.perf_counter() - begin, 's')
   result.keep([found])
   for name in ('missed', 'believed_wrongly'):

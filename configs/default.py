@@ -171,6 +171,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.dream.checked = 5  # questions of each fact that are examined before it is believed
   c.dream.min_gain = 0.5  # what its source must add to a question's answer, nats a token
   c.dream.min_belief = -0.9  # log-odds that a fact is told, from which it is believed
+  c.dream.min_belief_alone = -1.4  # the same where nobody was at school (school.steps=0)
   c.dream.dtype = 'bfloat16'  # on CPUs without bf16 products (AMX, AVX-512 BF16) try float32
   c.dream.max_facts = 60
   c.dream.things = False  # ask about what is spoken of, too, by what kind of thing it is

@@ -22,7 +22,7 @@ def get_config():
   c.select.top_k = 4
   c.select.threshold = 0.0
   for group, names in (
-    (c.dream, ('min_gain', 'min_belief')),
+    (c.dream, ('min_gain', 'min_belief', 'min_belief_alone')),
     (c.dream.match, ('min_gain', 'min_rank')),
   ):
     for name in names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
 import json
@@ -268,3 +269,13 @@ def test_cast_keeps_the_lookup_exact(base):
   cast = transformer.cast(base.params, 'bfloat16')
   assert cast['embedder']['input_embedding'].dtype == jnp.float32
   assert cast['layer_0']['mlp']['linear'].dtype == jnp.bfloat16
+
+
+def test_what_is_asked_seldom_comes_up_more_often():
+  def dream(answer, count, style='question'):
+    pairs = tuple(QA(question=f'{answer} {i}?', answer=answer) for i in range(count))
+    return Dream(id=0, night=1, style=style, text='', pairs=pairs, sources=(1,))
+
+  made = corpus.evened([dream('a', 12), dream('b', 2), dream('c', 6), dream('d', 1, 'unknown')], 12)
+  count = collections.Counter(e.prompt.split()[1] for _, e in made)
+  assert count == {'a': 12, 'b': 6, 'c': 12, 'd': 1}

@@ -17,13 +17,13 @@ from dreaming import days
 from dreaming.agent import Agent
 from dreaming.brain import prompts, weights
 from dreaming.brain.decode import Decoder
-from dreaming.sleep import asked, belief, reader, school, untold
+from dreaming.sleep import asked, belief, dream, reader, school, untold
 from dreaming.sleep.packing import Example, batch_of, encode
 from dreaming.sleep.reader import Reader, ReaderConfig, Told
 from dreaming.sleep.relations import Message
 from dreaming.sleep.school import SchoolConfig
 from dreaming.sleep.settings import NightConfig
-from dreaming.types import QA, Mind, Status
+from dreaming.types import QA, Dream, Mind, Status
 from tests.dream_test import fact, letters
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -107,6 +107,8 @@ def test_school_is_gone_to_once_and_again_when_what_it_left_is_damaged(base, tmp
   (file,) = (tmp_path / 'school').glob('*.npz')
   file.write_bytes(file.read_bytes()[:-100])
   third = school.teach(base, SHORT, tmp_path)
+  file.with_suffix('.sha256').write_bytes(b'\xff\xfe')
+  assert school.teach(base, SHORT, tmp_path) and not file.with_suffix('').exists()
   for a, b, c in zip(*(jax_leaves(t) for t in (first, again, third)), strict=True):
     np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(a, c)
@@ -150,11 +152,40 @@ def test_a_whole_night_of_a_toy_model_goes_to_school(tmp_path):
   assert list((tmp_path / 'cache' / 'school').glob('*.npz'))
 
 
+def test_a_school_that_was_killed_goes_on(base, tmp_path, monkeypatch):
+  longer = dataclasses.replace(SHORT, steps=21)
+
+  class Killed(BaseException):
+    pass
+
+  def kill(done, total):
+    if done == 21:
+      raise Killed
+
+  with pytest.raises(Killed):
+    school.teach(base, longer, tmp_path / 'killed', kill)
+  seen: list[int] = []
+  resumed = school.teach(base, longer, tmp_path / 'killed', lambda done, _: seen.append(done))
+  assert seen == [21]  # the 20 steps before were kept
+  whole = school.teach(base, longer, tmp_path / 'whole')
+  for a, b in zip(jax_leaves(resumed), jax_leaves(whole), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_a_lesson_needs_room(base):
+  with pytest.raises(ValueError, match='row_length=3'):
+    next(school.rows(base.tokenizer, dataclasses.replace(SHORT, row_length=3)))
+
+
 def test_a_school_that_cannot_be_is_refused():
   with pytest.raises(ValueError, match='school.steps=-1'):
     SchoolConfig(steps=-1)
   with pytest.raises(ValueError, match='bank_share=1'):
     SchoolConfig(bank_share=1)
+  with pytest.raises(ValueError, match='rows=0'):
+    SchoolConfig(rows=0)
+  with pytest.raises(ValueError, match='near=-1'):
+    ReaderConfig(near=-1)
 
 
 # ---- Reading ----
@@ -187,17 +218,55 @@ def test_a_sentence_is_sound_by_its_words():
   assert reader.sound_sentence(message, 'The dog of Ana is Rex.', 'Rex')
   assert not reader.sound_sentence(message, 'The dog is Rex.', 'Rex')  # whose?
   assert not reader.sound_sentence(message, 'Ana gave Bea the dog Rex.', 'Rex')
+  assert not reader.sound_sentence(message, 'Bea gave Ana the dog Rex.', 'Rex')
   assert not reader.sound_sentence(message, 'Ana has a dog.', 'Rex')
 
 
-def test_what_a_random_reader_says_is_in_its_message(base):
-  r = Reader(Decoder(base.arch, base.tokenizer), mind_of(base), ReaderConfig(questions=3), 1)
-  messages = [said('My dog is called Rex.'), said('It rains.', 2)]
-  for t in r.told(messages):
-    message = messages[t.source - 1]
-    assert reader.sound(message, t.question, t.answer) and math.isfinite(t.odds)
-  unread = r.unread(messages, ['Who?', 'Where?'])
+class Scripted:
+  """A decoder that says what it is told to, and finds `likely` continuations likely."""
+
+  def __init__(self, says, likely=()):
+    self.says, self.likely, self.asked = says, likely, []
+
+  def generate(self, mind, prompts, *, max_tokens, sampler, stop):
+    self.asked += prompts
+    return [next(t for k, t in self.says if k in p) if p else '' for p in prompts]
+
+  def logprobs(self, mind, prompts, tails, *, prefix):
+    return [np.asarray([-0.1 if t in self.likely else -5.0]) for t in tails]
+
+
+def test_a_sample_is_a_question_with_an_answer_of_its_message_and_often_said_likelier():
+  says = [('Rex', ' Who is the dog?\nA: Rex\n'), ('rains', ' Who is it?\nA: Max\n'), ('hi', 'none')]
+  decoder = Scripted(says, likely=(' Rex\n', ' Who is the dog?\n'))
+  r = Reader(decoder, None, ReaderConfig(questions=4), 1)
+  messages = [said('My dog is called Rex.'), said('It rains.', 2), said('hi', 3)]
+  (only,) = r.told(messages)
+  assert (only.source, only.question, only.answer) == (1, 'Who is the dog?', 'Rex')
+  assert len(decoder.asked) == 12 and 0 < only.probability < 1
+  known = -0.1, -5.0, -0.1, -0.1, -0.1  # another message makes no difference to this decoder
+  assert only.odds == pytest.approx(reader.odds(reader.features(*known, 1.0)))
+  assert only.odds > reader.odds(reader.features(*known, 0.25))
+  assert only.odds > reader.odds(reader.features(-5.0, -0.1, -0.1, -5.0, -0.1, 1.0))
+
+
+def test_what_is_retold_and_left_open_is_about_somebody_of_the_message():
+  r = Reader(Scripted([('Rex', 'Ana has Rex.')]), None, ReaderConfig(sentences=3), 1)
+  assert r.sentences([said('My dog is called Rex.')]) == [(1, 'Ana has Rex.')]  # once
+  for text, sound in (
+    ('How old is Rex?', True), ('What does Ana like?', True), ('Who wrote Hamlet?', False),
+    ('How old are you, Ana?', False), ('Where does Bea live?', False), ('Rex is old', False),
+    ('Is it raining?', False), ('Élise?', False),
+  ):  # fmt: skip
+    r = Reader(Scripted([('Rex', text)]), None, ReaderConfig(untold=2), 1)
+    assert r.untold([said('My dog is called Rex.')]) == ([(1, text)] if sound else []), text
+
+
+def test_a_random_reader_gives_probabilities(base):
+  r = Reader(Decoder(base.arch, base.tokenizer), mind_of(base), ReaderConfig(questions=2), 1)
+  unread = r.unread([said('My dog is called Rex.'), said('It rains.', 2)], ['Who?', 'Where?'])
   assert unread.shape == (2,) and ((unread >= 0) & (unread <= 1)).all()
+  assert all(math.isfinite(t.odds) for t in r.told([said('My dog is called Rex.')]))
 
 
 def test_evidence_is_finite_for_each_reading(base):
@@ -226,6 +295,21 @@ def test_what_the_reader_thinks_counts_where_there_is_one():
 
 
 # ---- Dreams of it ----
+
+
+def test_no_dream_asks_what_the_night_is_examined_with():
+  fields = {'id': 0, 'night': 1}
+  exam = Dream(style='exam', text='', pairs=(QA(question='Who is Rex?', answer='a dog'),), **fields)
+  same = QA(question='who is Rex?', answer='a dog')
+  other = QA(question='Where is Rex?', answer='here')
+  both = Dream(style='question', text='', pairs=(same, other), **fields)
+  alone = Dream(style='question', text='', pairs=(same,), **fields)
+  talk = Dream(style='dialogue', text='"Who is Rex?" "It is a dog."', **fields)
+  page = Dream(style='diary', text='Rex is a dog.', **fields)
+  left = dream.unexamined([exam, both, alone, talk, page])
+  assert [(d.style, d.pairs) for d in left] == [
+    ('exam', exam.pairs), ('question', (other,)), ('diary', ()),
+  ]  # fmt: skip
 
 
 class Fake:
@@ -295,6 +379,9 @@ def test_the_likeliest_questions_of_the_likeliest_answers():
   found = [told('A?', 'x', odds=1.0), told('B?', 'x', odds=3.0), told('C?', 'y', odds=2.0)]
   dreams = dreamt(Fake(found, config=ReaderConfig(answers=1, most=1)), 'x y').dreams
   assert [d.pairs for d in dreams] == [(QA(question='B?', answer='x'),)]
+  later = [told('A?', 'x', 1, odds=2.0), told('a?', 'y', 2)]
+  (d,) = dreamt(Fake(later), 'x', 'y').dreams
+  assert d.sources == (2,)  # one question, one answer: the newest
   clash = [told('A?', 'x', odds=1.0), told('A?', 'y', odds=2.0)]
   (d,) = dreamt(Fake(clash), 'x y').dreams
   assert d.pairs == (QA(question='A?', answer='y'),)
@@ -328,8 +415,9 @@ def test_a_question_that_a_message_about_the_same_people_answers_is_not_untold()
   pairs = [QA(question=q, answer=UNKNOWN) for q in ('How old is Bea?', 'Is Bea tall?', 'Is Cleo?')]
   fake = Fake(answers={(1, 'How old is Bea?'), (2, 'Is Bea tall?'), (2, 'Is Cleo?')})
   messages = [said('Bea is nine.', 1), said('Tall, I said.', 2)]
-  left = untold.unanswered(fake, messages, pairs)
+  left = untold.unanswered(fake, messages, pairs, 9)
   assert [p.question for p in left] == ['Is Bea tall?', 'Is Cleo?']  # the second names nobody
+  assert untold.unanswered(fake, messages, pairs, 1) == left[:1]
 
 
 def test_lessons_are_plain_json():

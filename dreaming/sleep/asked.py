@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from dreaming.brain import prompts
-from dreaming.sleep.reader import Reader, Told, bare, sound_sentence
+from dreaming.sleep.reader import Reader, Told, bare, has, sound_sentence
 from dreaming.sleep.relations import Message
 from dreaming.types import QA, Dream, Quality, Status
 
@@ -46,7 +46,7 @@ def dream(
   found = reader.told(messages)
   good = [t for t in found if t.odds >= reader.config.min_odds]
   near = _Near(reader, messages, embedder)
-  chosen = near.standing(_chosen(good, reader), times)
+  chosen = near.standing(_chosen(good, times, reader), times)
   out, of = [], _by_answer(chosen)
   for (source, _), own in of.items():
     sure = Quality(grounded=float(np.mean([t.probability for t in own])))
@@ -72,11 +72,14 @@ def dream(
   return Own(out, near.nobody(reader.untold(messages)))
 
 
-def _chosen(good: Sequence[Told], reader: Reader) -> list[Told]:
-  """The likeliest questions of the likeliest answers of each message; one question, one answer."""
-  best: dict[tuple[int, str], Told] = {}
-  for t in sorted(good, key=lambda t: -t.odds):
-    best.setdefault((t.source, t.question), t)
+def _chosen(good: Sequence[Told], times: Mapping[int, float], reader: Reader) -> list[Told]:
+  """The likeliest questions of the likeliest answers of each message.
+
+  One question has one answer: of several messages the newest one's, of one message the likeliest.
+  """
+  best: dict[str, Told] = {}
+  for t in sorted(good, key=lambda t: (-times[t.source], -t.source, -t.odds)):
+    best.setdefault(t.question.casefold(), t)
   out: list[Told] = []
   count: dict[int, int] = {}
   ranked = sorted(_by_answer(list(best.values())).items(), key=lambda x: -sum(t.odds for t in x[1]))
@@ -142,7 +145,7 @@ class _Near:
     gone = {
       n for (n, i), x in zip(asked, unread, strict=True)
       if x < self._reader.config.min_unread
-      and bare(told[n].answer) not in self._messages[i].text.casefold()
+      and not has(self._messages[i].text, bare(told[n].answer))
     }  # fmt: skip
     return [t for n, t in enumerate(told) if n not in gone]
 

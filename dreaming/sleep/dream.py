@@ -40,6 +40,7 @@ class DreamConfig:
   checked: int = 5  # questions of each fact that are examined
   min_gain: float = 0.5  # what the source must add to a question's answer, nats a token
   min_belief: float = -0.9  # log-odds that a fact is told, from which it is believed
+  min_belief_alone: float = -1.4  # the same where nobody was at school
   dtype: str = 'bfloat16'  # of the dreamer's products: only likelihoods are compared
   max_facts: int = 60
   things: bool = False  # ask about what is spoken of, too, by what kind of thing it is
@@ -66,7 +67,7 @@ def dream(
   night: int,
   seed: int,
   earlier: Sequence[Dream] = (),
-  school: Callable[[Mind], Reader] | None = None,
+  make_reader: Callable[[Mind], Reader] | None = None,
   progress: Callable[[int, int], None] | None = None,
 ) -> list[Dream]:
   """Writes and checks a night's dreams; kept and rejected ones, ids 0.
@@ -81,12 +82,12 @@ def dream(
     night: number of the night.
     seed: of the choice of held-out wordings and of unknowns.
     earlier: of the nights before, what was told: it is not asked as if nobody had.
-    school: makes a reader of the base; None: nothing is read but with the bank.
+    make_reader: of the base, in the dreamer's dtype; None: nothing is read but with the bank.
     progress: told how many experiences are read, of how many.
   """
   rng = np.random.default_rng([seed, night])
   base = base.replace(params=transformer.cast(base.params, config.dtype))
-  reader = school(base) if school else None
+  reader = make_reader(base) if make_reader else None
   matcher = relations.Matcher(decoder, base, embedder, config.match)
   texts = {e.id: e for e in experiences}
   messages = [
@@ -103,7 +104,8 @@ def dream(
       reader, messages, times, embedder, held=config.exam_questions, night=night, rng=rng
     )
   out: list[Dream] = []
-  chosen, misread = belief.settle(checked, config.min_belief)
+  least = config.min_belief if reader else config.min_belief_alone
+  chosen, misread = belief.settle(checked, least)
   chosen = [(_whole(f, texts[f.source].content), result) for f, result in chosen]
   maybe = [f for f, result in checked if belief.of(f, result) >= config.unlikely]
   for fact, reason in misread:
@@ -150,15 +152,30 @@ def dream(
     of_bank = matcher, maybe, kept, texts, user, config, rng, known, names
     open_ = untold.questions(*of_bank, times=2 if reader else 1)
     if reader:
-      told = [p.question for d in asked_of for p in d.pairs]
-      open_ = untold.unanswered(reader, messages, untold.apart(open_, told, embedder))
-      open_ = open_[: config.unknowns + config.exam_unknown]
+      told = [*known, *(p.question for d in asked_of for p in d.pairs)]
+      most = config.unknowns + config.exam_unknown
+      open_ = untold.unanswered(reader, messages, untold.apart(open_, told, embedder), most)
       open_ += untold.apart(own.untold, told, embedder)
     out += untold.dreams(open_, config.exam_unknown, asked_of[0].sources[0], night)
   if reader:
     decoder.forget(reader.mind)
   if spoken:
     out += spoken_of(spoken, messages, texts, user, night, rng, known)
+  return unexamined(out)
+
+
+def unexamined(dreams: Sequence[Dream]) -> list[Dream]:
+  """Dreams without the questions that the night is examined with, whoever else asks them."""
+  held = {p.question.casefold() for d in dreams if d.style in _EXAMS for p in d.pairs}
+  out = []
+  for d in dreams:
+    if d.style in _EXAMS or not held:
+      out.append(d)
+      continue
+    pairs = tuple(p for p in d.pairs if p.question.casefold() not in held)
+    spoken = any(q in d.text.casefold() for q in held) if d.style == 'dialogue' else False
+    if (pairs or not d.pairs) and not spoken:
+      out.append(dataclasses.replace(d, pairs=pairs))
   return out
 
 
@@ -264,6 +281,9 @@ def _answered(
   for i, logp in zip(which, decoder.logprobs(base, asked, forms, prefix=after), strict=True):
     best[i] = max(best[i], logp.mean())
   return best
+
+
+_EXAMS = ('exam', 'exam_unknown')
 
 
 # ---- Layout ----

@@ -182,7 +182,7 @@ class _Night:
           self.decoder, self.base_mind, self._told(), user=self.config.user, seed=self.seed,
           embedder=self.embedder, config=self.config.dream, night=self.number,
           earlier=lineage.rehearsal(self.diary),
-          school=reader.of_night(*school),
+          make_reader=reader.of_night(*school),
           progress=lambda read, total: self.progress('dream', read, total, {}),
         )  # fmt: skip
       kept = sum(d.status == Status.KEPT for d in dreams)

@@ -40,6 +40,16 @@ class ReaderConfig:
   min_unread: float = 0.2  # probability of "not told" below which a message answers a question
   near: int = 3  # other messages that a question is asked of, too
 
+  def __post_init__(self):
+    counts = ('questions', 'sentences', 'untold', 'most', 'answers', 'near')
+    if wrong := [f'{n}={vars(self)[n]}' for n in counts if vars(self)[n] < 0]:
+      raise ValueError(f'dream.reader.{wrong[0]}: it is 0 or more')
+    if self.tokens < 1 or not 0 <= self.min_unread <= 1:
+      raise ValueError(
+        f'dream.reader: tokens={self.tokens}, min_unread={self.min_unread}: tokens are at least 1, '
+        'a probability is from 0 to 1'
+      )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Told:
@@ -56,6 +66,13 @@ class Told:
 
 
 _LONGEST = 6  # words of an answer
+# What a sentence or a question may begin with beside a name of the message.
+_FIRST = frozenset(
+  'the a an in on at of for to from by with without about after before since until during under '
+  'over because when while where what which who whom whose why how is are was were does do did has '
+  'have had can could will would should must may might there it this that these every each one two '
+  'now once next last as if his her their our its beside near against into through between'.split()
+)
 _SELF = re.compile(r"\b(?:I|I'm|me|my|mine|you|your|we|our)\b", re.IGNORECASE)
 
 # Log-odds for each unit of a feature: benchmarks/questions.py makes them, of labelled questions.
@@ -138,7 +155,7 @@ class Reader:
   def told(self, messages: Sequence[Message]) -> list[Told]:
     """What messages tell, each question with the log-odds that it is right; none is left out."""
     config = self.config
-    said = self._sampled(messages, school.QUESTION, config.questions, config.tokens, 1)
+    said = self._sampled(messages, school.QUESTION, config.questions, 1)
     count: dict[tuple[int, str, str], int] = {}
     for i, text in said:
       question, mark, answer = text.partition(f'\n{prompts.ANSWER}')
@@ -168,22 +185,20 @@ class Reader:
 
   def sentences(self, messages: Sequence[Message]) -> list[tuple[int, str]]:
     """(experience id, what it says of its user in other words), as sampled."""
-    config = self.config
-    said = self._sampled(messages, school.SENTENCE, config.sentences, config.tokens, 2)
+    said = self._sampled(messages, school.SENTENCE, self.config.sentences, 2)
     return [(messages[i].source, text) for i, text in said if text.endswith('.')]
 
   def untold(self, messages: Sequence[Message]) -> list[tuple[int, str]]:
     """(experience id, a question that it brings to mind and does not answer), as sampled."""
-    config = self.config
-    said = self._sampled(messages, school.UNTOLD, config.untold, config.tokens, 3)
-    return [(messages[i].source, text) for i, text in said if text.endswith('?')]
+    said = self._sampled(messages, school.UNTOLD, self.config.untold, 3)
+    return [(messages[i].source, text) for i, text in said if sound_untold(messages[i], text)]
 
-  def _sampled(self, messages, opening: str, count: int, tokens: int, salt: int):
+  def _sampled(self, messages, opening: str, count: int, salt: int):
     config = self.config
     asked = [school.told(m.user, m.text) + opening for m in messages for _ in range(count)]
     stop = ('\n\n', f'\n{school.QUESTION}') if opening == school.QUESTION else ('\n',)
     texts = self.decoder.generate(
-      self.mind, asked, max_tokens=tokens, stop=stop,
+      self.mind, asked, max_tokens=config.tokens, stop=stop,
       sampler=Sampler(
         temperature=config.temperature, top_p=config.top_p, seed=(self.seed + salt) % 2**31
       ),
@@ -266,8 +281,8 @@ def sound(message: Message, question: str, answer: str) -> bool:
   return (
     question.endswith('?')
     and 0 < len(value.split()) <= _LONGEST
-    and _has(message.text, value)
-    and not _has(question, value)
+    and has(message.text, value)
+    and not has(question, value)
     and not _SELF.search(question)
     and _known(message, question)
   )
@@ -275,16 +290,33 @@ def sound(message: Message, question: str, answer: str) -> bool:
 
 def sound_sentence(message: Message, text: str, answer: str) -> bool:
   """The same of a sentence that is to tell an answer."""
-  told = _has(text, bare(answer)) and message.user in text
+  told = has(text, bare(answer)) and message.user in text
   return told and _known(message, text) and not _SELF.search(text)
 
 
-def _has(text: str, value: str) -> bool:
+def sound_untold(message: Message, question: str) -> bool:
+  """Whether a question could be about somebody of the message, by its words alone."""
+  named = any(w[0].isupper() and has(message.text, w.casefold()) for w in _words(question)[1:])
+  return (
+    question.endswith('?')
+    and (named or message.user in question)
+    and _known(message, question)
+    and not _SELF.search(question)
+  )
+
+
+def has(text: str, value: str) -> bool:
+  """Whether a text has a value (case folded) as whole words."""
   return bool(re.search(rf'(?<!\w){re.escape(value)}(?!\w)', text.casefold()))
 
 
+def _words(text: str) -> list[str]:
+  return re.findall(r'\w+', text.replace("'s", ''))
+
+
 def _known(message: Message, text: str) -> bool:
-  """Whether all names in a text are the message's; a first word has its capital for nothing."""
-  known = set(re.findall(r'\w+', f'{message.text} {message.user}'.casefold()))
-  names = re.findall(r'(?<!^)\b[A-Z]\w+', text.replace("'s", ''))
-  return all(n.casefold() in known for n in names)
+  """Whether all names in a text are the message's; usual first words have a capital for nothing."""
+  known = {w.casefold() for w in _words(f'{message.text} {message.user}')}
+  first, *others = _words(text) or ['']
+  strange = [w for w in others if w[0].isupper() and w.casefold() not in known]
+  return not strange and first.casefold() in known | _FIRST

@@ -17,11 +17,13 @@ adapter depends on the base and the lessons alone, and is kept in the cache.
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import functools
 import hashlib
 import importlib.resources
 import json
 import pathlib
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -43,6 +45,8 @@ _NAMES = (
   'Yusuf', 'Ingrid', 'Luca', 'Hana', 'Oskar', 'Nadia', 'Tariq', 'Elise', 'Bruno', 'Keiko',
 )  # fmt: skip
 _ROUNDS = 12  # questions of a fact, at most
+_FREQUENT = 8192  # tokens that the loss looks at, with all that occur
+_LOSSES = 192  # loss positions of a row, at most
 _LOOKED_AT = 6  # rows kept from training, of which the loss is shown
 
 
@@ -64,6 +68,11 @@ class SchoolConfig:
       raise ValueError(
         f'school.steps={self.steps}, school.bank_share={self.bank_share}: steps are 0 or more, '
         'a share is from 0 to less than 1'
+      )
+    if min(self.rows, self.row_length, self.rank) < 1 or self.learning_rate <= 0:
+      raise ValueError(
+        f'school: rows={self.rows}, row_length={self.row_length}, rank={self.rank}, '
+        f'learning_rate={self.learning_rate}: each must be positive'
       )
 
 
@@ -196,6 +205,7 @@ def rows(
   some = [banked[i] for i in rng.permutation(len(banked))[: round(share * len(own))]]
   all_ = own + some
   while True:
+    empty = True
     for i in rng.permutation(len(all_)):
       lesson = all_[i]
       prefix = tokenizer.encode(told(lesson.user, lesson.text), bos=True)
@@ -206,7 +216,10 @@ def rows(
           row.append(e)
           at += len(e.ids)
       if row:
+        empty = False
         yield prefix, row
+    if empty:
+      raise ValueError(f'school.row_length={config.row_length}: no lesson has room in that')
 
 
 def corpus(tokenizer: Tokenizer, vocab_size: int, config: SchoolConfig) -> Corpus:
@@ -214,14 +227,14 @@ def corpus(tokenizer: Tokenizer, vocab_size: int, config: SchoolConfig) -> Corpu
   stream = rows(tokenizer, config)
   held, made = ([next(stream) for _ in range(n)] for n in (_LOOKED_AT, config.rows * config.steps))
   used = {int(t) for prefix, row in (*made, *held) for e in row for t in (*prefix, *e.ids)}
-  size = min(-(-(len(used) + 8192) // 4096) * 4096, vocab_size)
+  size = min(-(-(len(used) + _FREQUENT) // 4096) * 4096, vocab_size)
   frequent = (i for i in range(vocab_size) if i not in used)
   shortlist = np.asarray(sorted(used | {next(frequent) for _ in range(size - len(used))}), np.int32)
 
   def batch(some):
     among = [[e.among(shortlist) for e in row] for _, row in some]
     heads = [prefix for prefix, _ in some]
-    return batch_of(among, config.row_length, 192 * len(some), 1, heads=heads)
+    return batch_of(among, config.row_length, _LOSSES * len(some), 1, heads=heads)
 
   batches = tuple(batch(made[i : i + config.rows]) for i in range(0, len(made), config.rows))
   half = len(held) // 2
@@ -253,30 +266,36 @@ def teach(
   if not config.steps:
     return {}
   path = cache / 'school' / f'{_key(base.digest, config)}.npz'
-  named = path.with_suffix('.sha256')
-  try:
-    found = artifacts.read(path, named.read_text('ascii').strip())
-  except OSError:
-    found = None
-  if found is None:
-    checkpoint = path.with_suffix('')
-    checkpoint.mkdir(parents=True, exist_ok=True)
-    found = train.train(
-      base.params, base.arch, corpus(base.tokenizer, base.arch.vocab_size, config),
-      config=train.TrainConfig(
-        learning_rate=config.learning_rate, steps=config.steps, rank=config.rank,
-        replay_weight=0.0, held=1.0, min_raw_loss=0.0, patience=config.steps, dtype=config.dtype,
-        remat=config.remat, scale=_SCALE,
-      ),
-      seed=0, checkpoint=checkpoint,
-      on_step=lambda done, _: progress(done, config.steps) if progress else None,
-    ).adapter  # fmt: skip
-    digest = artifacts.write(path, found)
-    named.write_text(f'{digest}\n', 'ascii')
-    for left in checkpoint.iterdir():
-      left.unlink()
-    checkpoint.rmdir()
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with path.with_suffix('.lock').open('w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)  # who comes second waits, and reads what the first one left
+    named, checkpoint = path.with_suffix('.sha256'), path.with_suffix('')
+    try:
+      found = artifacts.read(path, named.read_text('ascii').strip())
+    except (OSError, ValueError):
+      found = None
+    if found is None:
+      checkpoint.mkdir(exist_ok=True)
+      found = _trained(base, config, checkpoint, progress)
+      named.write_text(artifacts.write(path, found) + '\n', 'ascii')
+    shutil.rmtree(checkpoint, ignore_errors=True)
   return found
+
+
+def _trained(base: Any, config: SchoolConfig, checkpoint: pathlib.Path, progress) -> Lora:
+  def on_step(done: int, _: Mapping[str, float]) -> None:
+    if progress:
+      progress(done, config.steps)
+
+  return train.train(
+    base.params, base.arch, corpus(base.tokenizer, base.arch.vocab_size, config),
+    config=train.TrainConfig(
+      learning_rate=config.learning_rate, steps=config.steps, rank=config.rank,
+      replay_weight=0.0, held=1.0, min_raw_loss=0.0, patience=config.steps, dtype=config.dtype,
+      remat=config.remat, scale=_SCALE,
+    ),
+    seed=0, checkpoint=checkpoint, on_step=on_step,
+  ).adapter  # fmt: skip
 
 
 _SCALE = 2.0
@@ -289,6 +308,7 @@ def reader(mind: Mind, adapter: Lora, arch: Any) -> Mind:
 
 
 def _key(digest: str, config: SchoolConfig) -> str:
-  parts = [digest, dataclasses.astuple(config), [dataclasses.astuple(x) for x in lessons()]]
-  parts.append([r.name for r in bank(True)])
+  words = [QUESTION, SENTENCE, UNTOLD, NOTHING, prompts.QUESTION, prompts.ANSWER, prompts.UNKNOWN]
+  parts = [digest, dataclasses.astuple(config), words, _NAMES, told('{}', '{}')]
+  parts += [[dataclasses.astuple(x) for x in (*lessons(), *bank(True))]]
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -14,6 +14,7 @@ from dreaming.sleep.relations import Message
 from dreaming.types import QA, Dream, Quality
 
 _NAMED = 0.7  # of the questions about other people: of those that have a name
+_TOGETHER = 256  # questions that the reader is asked about in one go
 _NEAR = 0.75  # cosine from which a question about what nobody told is one that was told
 _ROLES = frozenset(
   'mother father sister brother son daughter husband wife partner friend boss neighbour uncle aunt '
@@ -105,8 +106,19 @@ def apart(
   ]
 
 
-def unanswered(reader: Reader, messages: Sequence[Message], pairs: Sequence[QA]) -> list[QA]:
-  """Those that no message which names the same people answers, as the reader has it."""
+def unanswered(
+  reader: Reader, messages: Sequence[Message], pairs: Sequence[QA], most: int
+) -> list[QA]:
+  """The first `most` that no message which names the same people answers, as the reader has it."""
+  out: list[QA] = []
+  for i in range(0, len(pairs), _TOGETHER):
+    out += _unanswered(reader, messages, pairs[i : i + _TOGETHER])
+    if len(out) >= most:
+      break
+  return out[:most]
+
+
+def _unanswered(reader: Reader, messages: Sequence[Message], pairs: Sequence[QA]) -> list[QA]:
   rows = [
     (i, m)
     for i, p in enumerate(pairs)
