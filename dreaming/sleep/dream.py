@@ -5,7 +5,8 @@ the facts of each experience are extracted (relations.py), laid out as statement
 reversals and corrections in the bank's many wordings, grouped into diary pages, dialogues and
 lists, and every fact has to pass the same examination, in some of its questions: with its source in
 the context the base must answer them with the fact's value, without the source it must not. What
-fails is kept as rejected, with the reason.
+fails is kept as rejected, with the reason. Who was at school (reader.py) helps to judge them, and
+asks and says what the bank has no words for (asked.py).
 """
 
 from __future__ import annotations
