@@ -81,8 +81,9 @@ class Teachable:
 
 
 def dreams_of(
-  decoder, base, experiences, *, user, embedder, config, night, seed, earlier=(), progress=None
-):
+  decoder, base, experiences, *, user, embedder, config, night, seed, earlier=(), make_reader=None,
+  progress=None,
+):  # fmt: skip
   """What the dreamer would have: lessons, the night's exam, and something that it rejected."""
   out = []
   assert embedder(['a']).shape == (1, toys.Letters.dim)

@@ -10,6 +10,7 @@ export const title = 'Nights';
 
 const STEPS = ['rate', 'select', 'dream', 'corpus', 'train', 'prune', 'examine', 'promote'];
 const SAYS = {
+  school: 'goes to school, once, to learn to read',
   rate: 'rates the day', select: 'chooses what mattered', dream: 'dreams of it', corpus: 'lays out what to learn',
   train: 'trains on its dreams', prune: 'prunes what is weak', examine: 'takes its exam', promote: 'wakes as a new generation',
 };
@@ -85,8 +86,8 @@ function follow(live, signal, again) {
 
   let last = '', reached = -1;
   const step = (event) => {
-    const [kind] = event.step.split(' ');  // 'recover 0.1' belongs to 'prune'
-    const at = STEPS.indexOf(kind === 'recover' ? 'prune' : kind);
+    const [kind] = event.step.split(' ');  // 'recover 0.1'
+    const at = STEPS.indexOf({recover: 'prune', school: 'dream'}[kind] ?? kind);
     if (at >= 0) {
       reached = at;
       STEPS.forEach((one, i) => {
