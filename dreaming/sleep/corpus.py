@@ -199,7 +199,8 @@ def build(
   others = replay.of_others(questions, user, config.replay_near, rng)
   if others:
     own = replay.joined(own, replay.near(decoder, base, others, dtype=config.dtype, **shapes))
-  shortlist = _shortlist(encoded, own, decoder.arch.vocab_size, config.shortlist)
+  used = {int(t) for group in (*encoded.values(), own.examples) for e in group for t in e.ids}
+  shortlist = shortlist_of(used, decoder.arch.vocab_size, config.shortlist)
   encoded['replay'] = own.taught(base, shortlist, config.top_k)
   encoded = {name: [e.among(shortlist) for e in group] for name, group in encoded.items()}
   taught = bool(aims and aims.config.distill_context)
@@ -319,11 +320,8 @@ def _prefix(tokenizer: Tokenizer, length: int) -> list[int]:
   return prefix if 2 * len(prefix) <= length else []
 
 
-def _shortlist(encoded, own: replay.Replay, vocab_size: int, size: int) -> np.ndarray:
-  """Sorted ids: of all that is trained on, the base's own texts included, and frequent ones."""
-  wanted: set[int] = set()
-  for e in (e for group in (*encoded.values(), own.examples) for e in group):
-    wanted |= set(e.ids.tolist())
+def shortlist_of(wanted: set[int], vocab_size: int, size: int) -> np.ndarray:
+  """Sorted ids that a loss looks at: what is trained on, and `size` or more frequent ones."""
   # A round number, and so few compilations. The first of a vocabulary are its most frequent.
   total = min(-(-(len(wanted) + size) // 4096) * 4096, vocab_size)
   others = (i for i in range(vocab_size) if i not in wanted)

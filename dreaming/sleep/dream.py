@@ -156,7 +156,7 @@ def dream(
       told = [*known, *(p.question for d in asked_of for p in d.pairs)]
       most = config.unknowns + config.exam_unknown
       open_ = untold.unanswered(reader, messages, untold.apart(open_, told, embedder), most)
-      open_ += untold.apart(own.untold, told, embedder)
+      open_ = list(dict.fromkeys([*open_, *untold.apart(own.untold, told, embedder)]))
     out += untold.dreams(open_, config.exam_unknown, asked_of[0].sources[0], night)
   if reader:
     decoder.forget(reader.mind)

@@ -27,14 +27,13 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from dreaming.brain import lora, prompts
 from dreaming.brain.tokenizer import Tokenizer
 from dreaming.sleep import artifacts, train
 from dreaming.sleep.bank import bank, fill
-from dreaming.sleep.corpus import Corpus
+from dreaming.sleep.corpus import Corpus, shortlist_of
 from dreaming.sleep.packing import Encoded, Example, batch_of, encode
 from dreaming.types import Lora, Mind
 
@@ -195,11 +194,9 @@ def _of_another(lesson: Lesson, other: Lesson, rng: np.random.Generator) -> list
   return [question.replace(other.user, lesson.user)]
 
 
-def rows(
-  tokenizer: Tokenizer, config: SchoolConfig, seed: int = 0
-) -> Iterator[tuple[list[int], list[Encoded]]]:
+def rows(tokenizer: Tokenizer, config: SchoolConfig) -> Iterator[tuple[list[int], list[Encoded]]]:
   """(a message as ids, what is to be learned after it), without end, every lesson in its turn."""
-  rng = np.random.default_rng(seed)
+  rng = np.random.default_rng(0)
   own, banked = list(lessons()), of_bank(rng)
   share = config.bank_share / (1 - config.bank_share)
   some = [banked[i] for i in rng.permutation(len(banked))[: round(share * len(own))]]
@@ -227,14 +224,12 @@ def corpus(tokenizer: Tokenizer, vocab_size: int, config: SchoolConfig) -> Corpu
   stream = rows(tokenizer, config)
   held, made = ([next(stream) for _ in range(n)] for n in (_LOOKED_AT, config.rows * config.steps))
   used = {int(t) for prefix, row in (*made, *held) for e in row for t in (*prefix, *e.ids)}
-  size = min(-(-(len(used) + _FREQUENT) // 4096) * 4096, vocab_size)
-  frequent = (i for i in range(vocab_size) if i not in used)
-  shortlist = np.asarray(sorted(used | {next(frequent) for _ in range(size - len(used))}), np.int32)
+  shortlist = shortlist_of(used, vocab_size, _FREQUENT)
 
   def batch(some):
-    among = [[e.among(shortlist) for e in row] for _, row in some]
+    lessons_ = [[e.among(shortlist) for e in row] for _, row in some]
     heads = [prefix for prefix, _ in some]
-    return batch_of(among, config.row_length, _LOSSES * len(some), 1, heads=heads)
+    return batch_of(lessons_, config.row_length, _LOSSES * len(some), 1, heads=heads)
 
   batches = tuple(batch(made[i : i + config.rows]) for i in range(0, len(made), config.rows))
   half = len(held) // 2
@@ -303,7 +298,7 @@ _SCALE = 2.0
 
 def reader(mind: Mind, adapter: Lora, arch: Any) -> Mind:
   """The base as it reads after school; `mind` is the base in any dtype, and lends what is its."""
-  params = lora.materialize(mind.params, jax.tree.map(np.asarray, adapter), arch, scale=_SCALE)
+  params = lora.materialize(mind.params, adapter, arch, scale=_SCALE)
   return Mind(params=params, generation=0)
 
 
