@@ -116,6 +116,14 @@ def succeeded(a: Attack, reply: str) -> bool:
   return a.word in reply.casefold() and not theirs
 
 
+def obeys(agent: Any) -> set[int]:
+  """Ids of texts of others that are held for orders to the agent."""
+  from dreaming.memory import addressed
+
+  waiting = agent.diary.experiences(ids=agent.diary.unapproved())
+  return {e.id for e in waiting if addressed.flagged(e, agent.life.agent)}
+
+
 def open_agent(path: str, workdir: pathlib.Path, cache: pathlib.Path):
   from dreaming.agent import Agent
 
@@ -135,7 +143,7 @@ def checked(agent: Any, attacks: Sequence[Attack], harmless: Sequence[Harmless],
 
   live(agent, count)
   bad, good = tell(agent, attacks, harmless, True)
-  flagged = {i for i, _ in agent.status().flagged}
+  flagged = obeys(agent)
   config = select.SelectConfig(top_k=10_000)
   vectors = agent.diary.embeddings(agent.embedder.name)
   taken = select.select(agent.diary, vectors, config, _START + 1e6)
@@ -197,7 +205,7 @@ def measured(args: Any, defended: bool, count: int, cache: pathlib.Path) -> dict
         out[f'attacks {retrieval}'] = [
           [a.kind, a.word, r, succeeded(a, r)] for a, r in zip(attacks, replies, strict=True)
         ]
-      flagged = {i for i, _ in agent.status().flagged}
+      flagged = obeys(agent)
       ids = {e.content: e.id for e in agent.diary.experiences()}
       replies = agent.answer([h.question for h in harmless], now=now, retrieval=True)
       out['harmless'] = [

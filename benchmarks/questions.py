@@ -21,7 +21,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from benchmarks import common
 from benchmarks.reading import Reader, logistic
 
-SAMPLED = 14  # questions of each message, of which the labelled ones are: their `times`
 LABELS = pathlib.Path(__file__).parent / 'questions.json'
 RIGHT_BAR, KEPT_BAR = 0.75, 0.50  # our own: harmless or right of those kept; right ones kept
 
@@ -41,12 +40,12 @@ def main() -> int:
     raise ValueError('school.steps=0: nobody was at school, so nobody asks')
   messages = [Message(text=m['text'], source=i, user=m['user']) for i, m in enumerate(found)]
   rows = [
-    (messages[i], q, a, n, label)
+    (messages[i], q, a, label)
     for i, m in enumerate(found)
-    for q, a, n, label in m['questions']
+    for q, a, label in m['questions']
     if reader.sound(messages[i], q, a)
   ]
-  known = own.known([(m, q, a, n / SAMPLED) for m, q, a, n, _ in rows])
+  known = own.known([row[:3] for row in rows])
   names = list(reader.WEIGHTS)
   x = np.asarray([[k[n] for n in names] for k in known])
   y = np.asarray([label for *_, label in rows])

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dreaming.brain import chat, decode, prompts
+from dreaming.brain import chat, decode, prompts, smalltalk
 from dreaming.life import Life
 from dreaming.memory import addressed, embed, reading, rerank, retell, unheard
 from dreaming.memory import recall as recall_lib
@@ -233,6 +233,7 @@ class Recollection(Life):
   def _prompt(
     self, text: str, user: str, recalled: Sequence[Recalled], turns: Sequence[chat.Turn]
   ) -> chat.ReplyPrompt:
+    plain = not self._model.instruct and not chat.is_question(text)
     return chat.reply_prompt(
       text,
       user=user,
@@ -242,6 +243,7 @@ class Recollection(Life):
       instruct=self._model.instruct,
       memories=reading.told(recalled),
       turns=turns,
+      examples=smalltalk.like(text, self.embedder) if plain else (),
     )
 
 

@@ -70,17 +70,19 @@ def test_a_lesson_asks_tells_refuses_and_wonders():
   other = next(x for x in school.lessons() if x.facts and x.user != lesson.user)
   made = school.examples(lesson, other, rng)
   refusal = f' {prompts.UNKNOWN.format(user=lesson.user)}\n'
-  asks = [e for e in made if e.prompt == school.QUESTION]
-  assert {e.target.split(f'{prompts.ANSWER} ')[1].strip() for e in asks[:2]} == {
-    f.answer for f in lesson.facts
-  }
+  asks = [e for e in made if e.prompt == school.TELLS]
+  assert {e.target.split('\n')[0].strip() for e in asks[:2]} == {f.answer for f in lesson.facts}
+  plain = {q for f in lesson.facts for q in f.questions[:3]}
+  assert {e.target.split(school.QUESTION)[1].strip() for e in asks} == plain  # the first ones
+  answered = {(e.prompt, e.target.strip()) for e in made}
+  assert all((prompts.question(q), f.answer) in answered for f in lesson.facts for q in f.questions)
   refused = {e.prompt for e in made if e.target == refusal}
   assert {prompts.question(q) for q in lesson.untold} < refused  # and one of the other's
   assert any(e.prompt == school.SENTENCE for e in made)
   assert any(e.prompt == school.UNTOLD for e in made)
   quiet = dataclasses.replace(lesson, facts=())
   first, *_ = school.examples(quiet, other, rng)
-  assert (first.prompt, first.target) == (school.QUESTION, f' {school.NOTHING}\n')
+  assert (first.prompt, first.target) == (school.TELLS, f' {school.NOTHING}\n\n')
 
 
 def test_what_follows_a_message_is_read_after_that_message(base):
@@ -142,7 +144,7 @@ def test_a_whole_night_of_a_toy_model_goes_to_school(tmp_path):
   c = tiny.get_config()
   c.workdir, c.cache = str(tmp_path / 'life'), str(tmp_path / 'cache')
   c.school.steps, c.school.rows, c.school.row_length, c.school.rank = 2, 1, 1024, 2
-  for name in ('questions', 'sentences', 'untold'):
+  for name in ('answers', 'wordings', 'sentences', 'untold'):
     c.dream.reader[name] = 2
   with Agent(c) as agent:
     for text in ('My sister Ana lives in Rome.', 'I bought a red bicycle.'):
@@ -236,18 +238,22 @@ class Scripted:
     return [np.asarray([-0.1 if t in self.likely else -5.0]) for t in tails]
 
 
-def test_a_sample_is_a_question_with_an_answer_of_its_message_and_often_said_likelier():
-  says = [('Rex', ' Who is the dog?\nA: Rex\n'), ('rains', ' Who is it?\nA: Max\n'), ('hi', 'none')]
-  decoder = Scripted(says, likely=(' Rex\n', ' Who is the dog?\n'))
-  r = Reader(decoder, None, ReaderConfig(questions=4), 1)
+def test_a_sample_is_an_answer_of_its_message_and_what_it_answers():
+  says = [
+    ('It tells: Rex', ' Which dog is it?'), ('Rex', ' Rex\nQ: Who is the dog?'),
+    ('rains', ' Max\nQ: Who is it?'), ('hi', 'none'),
+  ]  # fmt: skip
+  decoder = Scripted(says, likely=(' Rex\n', ' Who is the dog?\n\n'))
+  r = Reader(decoder, None, ReaderConfig(answers=3, wordings=2), 1)
   messages = [said('My dog is called Rex.'), said('It rains.', 2), said('hi', 3)]
-  (only,) = r.told(messages)
-  assert (only.source, only.question, only.answer) == (1, 'Who is the dog?', 'Rex')
-  assert len(decoder.asked) == 12 and 0 < only.probability < 1
-  known = -0.1, -5.0, -0.1, -0.1, -0.1  # another message makes no difference to this decoder
-  assert only.odds == pytest.approx(reader.odds(reader.features(*known, 1.0)))
-  assert only.odds > reader.odds(reader.features(*known, 0.25))
-  assert only.odds > reader.odds(reader.features(-5.0, -0.1, -0.1, -5.0, -0.1, 1.0))
+  first, second = r.told(messages)
+  assert (first.source, first.question, first.answer) == (1, 'Who is the dog?', 'Rex')
+  assert (second.source, second.question, second.answer) == (1, 'Which dog is it?', 'Rex')
+  assert len(decoder.asked) == 9 + 2  # what another message says is asked for no more
+  known = -0.1, -5.0, -0.1, -0.1, -0.1, -0.1  # another message makes no difference to this decoder
+  assert first.odds == pytest.approx(reader.odds(reader.features(*known)))
+  assert 0 < second.probability < first.probability < 1
+  assert first.odds > reader.odds(reader.features(-5.0, -0.1, -0.1, -0.1, -5.0, -0.1))
 
 
 def test_what_is_retold_and_left_open_is_about_somebody_of_the_message():
@@ -263,7 +269,7 @@ def test_what_is_retold_and_left_open_is_about_somebody_of_the_message():
 
 
 def test_a_random_reader_gives_probabilities(base):
-  r = Reader(Decoder(base.arch, base.tokenizer), mind_of(base), ReaderConfig(questions=2), 1)
+  r = Reader(Decoder(base.arch, base.tokenizer), mind_of(base), ReaderConfig(answers=2), 1)
   unread = r.unread([said('My dog is called Rex.'), said('It rains.', 2)], ['Who?', 'Where?'])
   assert unread.shape == (2,) and ((unread >= 0) & (unread <= 1)).all()
   assert all(math.isfinite(t.odds) for t in r.told([said('My dog is called Rex.')]))
@@ -377,7 +383,7 @@ def test_some_questions_of_an_answer_are_held_out_where_there_are_many():
 
 def test_the_likeliest_questions_of_the_likeliest_answers():
   found = [told('A?', 'x', odds=1.0), told('B?', 'x', odds=3.0), told('C?', 'y', odds=2.0)]
-  dreams = dreamt(Fake(found, config=ReaderConfig(answers=1, most=1)), 'x y').dreams
+  dreams = dreamt(Fake(found, config=ReaderConfig(values=1, most=1)), 'x y').dreams
   assert [d.pairs for d in dreams] == [(QA(question='B?', answer='x'),)]
   later = [told('A?', 'x', 1, odds=2.0), told('a?', 'y', 2)]
   (d,) = dreamt(Fake(later), 'x', 'y').dreams

@@ -9,6 +9,7 @@ tell which readings of the bank are true (belief.py), and which questions nobody
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import pathlib
 import re
@@ -20,6 +21,7 @@ import numpy as np
 from dreaming.brain import prompts
 from dreaming.brain.decode import Decoder, Sampler
 from dreaming.sleep import school
+from dreaming.sleep.corpus import shortlist_of
 from dreaming.sleep.relations import UNRELATED, Message
 from dreaming.types import Mind
 
@@ -28,7 +30,8 @@ from dreaming.types import Mind
 class ReaderConfig:
   """Mirrors `config.dream.reader`."""
 
-  questions: int = 16  # that are sampled for each message
+  answers: int = 12  # that are sampled for each message, each with a question
+  wordings: int = 4  # questions that are sampled for each of its `values`
   sentences: int = 4
   untold: int = 4
   temperature: float = 0.6
@@ -36,12 +39,12 @@ class ReaderConfig:
   tokens: int = 40  # of a question with its answer
   min_odds: float = 0.4  # log-odds that a question is right, from which it is kept
   most: int = 10  # questions of one answer, the likeliest
-  answers: int = 5  # of one message
+  values: int = 5  # answers of one message, the likeliest
   min_unread: float = 0.2  # probability of "not told" below which a message answers a question
   near: int = 3  # other messages that a question is asked of, too
 
   def __post_init__(self):
-    counts = ('questions', 'sentences', 'untold', 'most', 'answers', 'near')
+    counts = ('answers', 'wordings', 'values', 'sentences', 'untold', 'most', 'near')
     if wrong := [f'{n}={vars(self)[n]}' for n in counts if vars(self)[n] < 0]:
       raise ValueError(f'dream.reader.{wrong[0]}: it is 0 or more')
     if self.tokens < 1 or not 0 <= self.min_unread <= 1:
@@ -66,6 +69,9 @@ class Told:
 
 
 _LONGEST = 6  # words of an answer
+_FREQUENT = (
+  8192  # tokens that probabilities are among, with all of the messages and of what is said
+)
 # What a sentence or a question may begin with beside a name of the message.
 _FIRST = frozenset(
   'the a an in on at of for to from by with without about after before since until during under '
@@ -77,13 +83,13 @@ _SELF = re.compile(r"\b(?:I|I'm|me|my|mine|you|your|we|our)\b", re.IGNORECASE)
 
 # Log-odds for each unit of a feature: benchmarks/questions.py makes them, of labelled questions.
 WEIGHTS: Mapping[str, float] = {
-  'bias': 4.95, 'read': 0.26, 'unread': -0.1, 'blind': -0.04, 'asked': 1.73, 'fits': 0.2,
-  'often': 1.6,
+  'bias': 4.95, 'read': 0.26, 'unread': -0.1, 'blind': -0.04, 'value': 0.3, 'asked': 1.73,
+  'fits': 0.2,
 }  # fmt: skip
 
 
 def features(
-  read: float, unread: float, blind: float, asked: float, elsewhere: float, share: float
+  read: float, unread: float, blind: float, value: float, asked: float, elsewhere: float
 ) -> dict[str, float]:
   """What is known of a question with its answer.
 
@@ -91,18 +97,18 @@ def features(
     read: log-likelihood of the answer after message and question, nats.
     unread: that of "not told" in its place.
     blind: that of the answer after another message.
-    asked: mean log-likelihood of the question after the message, nats a token.
+    value: that of the answer as what the message tells, before any question.
+    asked: mean log-likelihood of the question after message and answer, nats a token.
     elsewhere: the same after another message.
-    share: of the message's samples.
   """
   return {
     'bias': 1.0,
     'read': max(read, -8.0),
     'unread': max(unread, -12.0),
     'blind': max(blind, -16.0),
+    'value': max(value, -12.0),
     'asked': asked,
     'fits': asked - elsewhere,
-    'often': float(np.log(share)),
   }
 
 
@@ -153,58 +159,78 @@ class Reader:
   # ---- Asking ----
 
   def told(self, messages: Sequence[Message]) -> list[Told]:
-    """What messages tell, each question with the log-odds that it is right; none is left out."""
+    """What messages tell, each question with the log-odds that it is right; none is left out.
+
+    The answer comes first, and then what it answers. The answers that come most often are asked for
+    more than once.
+    """
     config = self.config
-    said = self._sampled(messages, school.QUESTION, config.questions, 1)
-    count: dict[tuple[int, str, str], int] = {}
-    for i, text in said:
-      question, mark, answer = text.partition(f'\n{prompts.ANSWER}')
-      pair = question.strip(), answer.strip().split('\n')[0]
-      if mark and sound(messages[i], *pair):
-        count[i, *pair] = count.get((i, *pair), 0) + 1
-    asked = [(messages[i], q, a, n / config.questions) for (i, q, a), n in count.items()]
+    first = self._sampled(messages, [school.TELLS] * len(messages), config.answers, 1)
+    found = {(i, *pair): None for i, text in first if (pair := _parsed(messages[i], text))}
+    values: dict[tuple[int, str], list[str]] = {}
+    for i, text in first:
+      if has(messages[i].text, value := bare(answer := text.partition('\n')[0].strip())):
+        values.setdefault((i, value), []).append(answer)
+    count: collections.Counter[int] = collections.Counter()
+    more: list[tuple[int, str]] = []
+    for (i, _), answers in sorted(values.items(), key=lambda x: -len(x[1])):
+      count[i] += 1
+      if count[i] <= config.values:
+        more.append((i, answers[0]))
+    openings = [f'{school.TELLS} {value}\n{school.QUESTION}' for _, value in more]
+    again = self._sampled([messages[i] for i, _ in more], openings, config.wordings, 4)
+    for n, text in again:
+      i, value = more[n]
+      if pair := _parsed(messages[i], f'{value}\n{school.QUESTION} {text}'):
+        found[(i, *pair)] = None
+    asked = [(messages[i], q, a) for i, q, a in found]
     return [
       Told(source=m.source, question=q, answer=a, odds=odds(known))
-      for (m, q, a, _), known in zip(asked, self.known(asked), strict=True)
+      for (m, q, a), known in zip(asked, self.known(asked), strict=True)
     ]
 
-  def known(self, asked: Sequence[tuple[Message, str, str, float]]) -> list[dict[str, float]]:
-    """`features` of questions with their answers, and the share of samples that each was."""
+  def known(self, asked: Sequence[tuple[Message, str, str]]) -> list[dict[str, float]]:
+    """`features` of questions with their answers."""
     told = [school.told(m.user, m.text) for m, *_ in asked]
     other = [school.told(m.user, UNRELATED) for m, *_ in asked]
-    answers = [f' {a}\n' for _, _, a, _ in asked]
+    answers = [f' {a}\n' for *_, a in asked]
     refusals = [f' {prompts.UNKNOWN.format(user=m.user)}\n' for m, *_ in asked]
-    questions = [prompts.question(q) for _, q, *_ in asked]
-    opening, words = [school.QUESTION] * len(asked), [f' {q}\n' for _, q, *_ in asked]
+    questions = [prompts.question(q) for _, q, _ in asked]
+    opening = [f'{school.TELLS}{a}{school.QUESTION}' for a in answers]
+    words = [f' {q}\n\n' for _, q, _ in asked]
     rows = zip(
       self._sums(told, questions, answers), self._sums(told, questions, refusals),
-      self._sums(other, questions, answers), self._means(told, opening, words),
-      self._means(other, opening, words), (share for *_, share in asked), strict=True,
+      self._sums(other, questions, answers), self._sums(told, [school.TELLS] * len(asked), answers),
+      self._means(told, opening, words), self._means(other, opening, words), strict=True,
     )  # fmt: skip
     return [features(*row) for row in rows]
 
   def sentences(self, messages: Sequence[Message]) -> list[tuple[int, str]]:
     """(experience id, what it says of its user in other words), as sampled."""
-    said = self._sampled(messages, school.SENTENCE, self.config.sentences, 2)
-    return [(messages[i].source, text) for i, text in said if text.endswith('.')]
+    said = self._sampled(messages, [school.SENTENCE] * len(messages), self.config.sentences, 2)
+    return [(messages[i].source, t) for i, t in dict.fromkeys(said) if t.endswith('.')]
 
   def untold(self, messages: Sequence[Message]) -> list[tuple[int, str]]:
     """(experience id, a question that it brings to mind and does not answer), as sampled."""
-    said = self._sampled(messages, school.UNTOLD, self.config.untold, 3)
-    return [(messages[i].source, text) for i, text in said if sound_untold(messages[i], text)]
+    said = self._sampled(messages, [school.UNTOLD] * len(messages), self.config.untold, 3)
+    return [(messages[i].source, t) for i, t in dict.fromkeys(said) if sound_untold(messages[i], t)]
 
-  def _sampled(self, messages, opening: str, count: int, salt: int):
+  def _sampled(self, messages, openings: Sequence[str], count: int, salt: int):
+    """(index, what followed its message and opening), each text of an index once or more."""
     config = self.config
-    asked = [school.told(m.user, m.text) + opening for m in messages for _ in range(count)]
-    stop = ('\n\n', f'\n{school.QUESTION}') if opening == school.QUESTION else ('\n',)
+    asked = [
+      school.told(m.user, m.text) + opening
+      for m, opening in zip(messages, openings, strict=True)
+      for _ in range(count)
+    ]
+    stop = ('\n\n',) if openings and openings[0].startswith(school.TELLS) else ('\n',)
+    sampler = Sampler(
+      temperature=config.temperature, top_p=config.top_p, seed=(self.seed + salt) % 2**31
+    )
     texts = self.decoder.generate(
-      self.mind, asked, max_tokens=config.tokens, stop=stop,
-      sampler=Sampler(
-        temperature=config.temperature, top_p=config.top_p, seed=(self.seed + salt) % 2**31
-      ),
-    )  # fmt: skip
-    found = [(i // count, text.strip()) for i, text in enumerate(texts)] if count else []
-    return found if opening == school.QUESTION else list(dict.fromkeys(found))
+      self.mind, asked, max_tokens=config.tokens, stop=stop, sampler=sampler
+    )
+    return [(i // count, text.strip()) for i, text in enumerate(texts)] if count else []
 
   # ---- Judging ----
 
@@ -223,17 +249,17 @@ class Reader:
       texts: of their sources, by id.
       asked: questions of each.
     """
-    told, prompts_, values, users, which, words = [], [], [], [], [], []
+    told, prompts_, values, users, which, own, words = [], [], [], [], [], [], []
     for i, fact in enumerate(facts):
       filled = [fact.fill(q) for q in fact.relation.questions]
       for q in [q for q in filled if fact.value.casefold() not in q.casefold()][:asked]:
         told.append(school.told(fact.user, texts[fact.source]))
         prompts_.append(prompts.question(q))
-        words.append(f' {q}\n')
+        own.append(f'{school.TELLS} {fact.value}\n{school.QUESTION}')
+        words.append(f' {q}\n\n')
         values.append(f' {fact.value}\n')
         users.append(f' {prompts.UNKNOWN.format(user=fact.user)}\n')
         which.append(i)
-    own = [school.QUESTION] * len(told)
     sums = np.stack([
       self._sums(told, prompts_, values), self._sums(told, prompts_, users),
       self._means(told, own, words),
@@ -259,11 +285,22 @@ class Reader:
   def _scores(self, told, asked, tails) -> list[np.ndarray]:
     if not told:
       return []
-    return self.decoder.logprobs(self.mind, asked, tails, prefix=told)
+    encode, size = self.decoder.tokenizer.encode, self.decoder.arch.vocab_size
+    words = {t for text in {*told, *tails} for t in encode(text)}  # what could be said instead
+    among = shortlist_of(words, size, _FREQUENT)
+    return self.decoder.logprobs(self.mind, asked, tails, prefix=told, shortlist=among)
 
 
 def odds(found: Mapping[str, float]) -> float:
   return sum(WEIGHTS[name] * x for name, x in found.items())
+
+
+def _parsed(message: Message, text: str) -> tuple[str, str] | None:
+  """(question, answer) of what came after `school.TELLS`, if it is sound."""
+  answer, _, rest = text.partition('\n')
+  question = rest.partition('\n')[0]
+  pair = question.removeprefix(school.QUESTION).strip(), answer.strip()
+  return pair if question.startswith(school.QUESTION) and sound(message, *pair) else None
 
 
 def bare(answer: str) -> str:

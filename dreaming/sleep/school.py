@@ -5,7 +5,7 @@ A small base cannot write questions freely, and a bank of relations has not all 
 each with what it tells, in questions and sentences of other words, and with questions that it does
 not answer. From them an adapter of its own learns four things to do after a message:
 
-  Q: ...          ask what it answers, and answer that in its words
+  It tells:       say something that it tells, in its words, and ask for that
   Q: ... A:       answer what is asked, or say that nobody told
   That means:     say it of the user, in other words
   Not told:       ask what one would like to know, and it does not tell
@@ -38,12 +38,13 @@ from dreaming.sleep.packing import Encoded, Example, batch_of, encode
 from dreaming.types import Lora, Mind
 
 NOTHING = 'none'  # what a message is asked about that tells nothing
-QUESTION, SENTENCE, UNTOLD = 'Q:', 'That means:', 'Not told:'
+QUESTION, SENTENCE, UNTOLD, TELLS = 'Q:', 'That means:', 'Not told:', 'It tells:'
 _NAMES = (
   'Leila', 'Jorge', 'Wanda', 'Ibrahim', 'Sofie', 'Pavel', 'Mei', 'Anders', 'Chidi', 'Ruth',
   'Yusuf', 'Ingrid', 'Luca', 'Hana', 'Oskar', 'Nadia', 'Tariq', 'Elise', 'Bruno', 'Keiko',
 )  # fmt: skip
 _ROUNDS = 12  # questions of a fact, at most
+_PLAIN = 3  # of them, the first ones, that it learns to ask; the others it learns to answer
 _FREQUENT = 8192  # tokens that the loss looks at, with all that occur
 _LOSSES = 192  # loss positions of a row, at most
 _LOOKED_AT = 6  # rows kept from training, of which the loss is shown
@@ -151,8 +152,13 @@ def told(user: str, text: str) -> str:
   return f'{user} says: "{text}"\n'
 
 
-def answered(question: str, answer: str) -> str:
-  return f' {question}\n{prompts.ANSWER} {answer}\n'
+def read(question: str, answer: str) -> Example:
+  return Example(prompt=prompts.question(question), target=f' {answer}\n')
+
+
+def asked_for(question: str, answer: str) -> Example:
+  """The answer first: of a question that is asked for something more are right."""
+  return Example(prompt=TELLS, target=f' {answer}\n{QUESTION} {question}\n\n')
 
 
 def examples(lesson: Lesson, other: Lesson, rng: np.random.Generator) -> list[Example]:
@@ -167,9 +173,13 @@ def examples(lesson: Lesson, other: Lesson, rng: np.random.Generator) -> list[Ex
   def mixed(items: Sequence[Any]) -> list[Any]:
     return [items[i] for i in rng.permutation(len(items))]
 
-  of_facts = [[(q, f.answer) for q in mixed(f.questions)] for f in lesson.facts]
-  asked = [own[i] for i in range(_ROUNDS) for own in of_facts if i < len(own)]
-  ask = [Example(prompt=QUESTION, target=answered(*pair)) for pair in asked]
+  def in_turn(of_facts: Sequence[Sequence[Example]]) -> list[Example]:
+    return [own[i] for i in range(_ROUNDS) for own in of_facts if i < len(own)]
+
+  ask = in_turn(
+    [[asked_for(q, f.answer) for q in mixed(f.questions[:_PLAIN])] for f in lesson.facts]
+  )
+  answer = in_turn([[read(q, f.answer) for q in mixed(f.questions)] for f in lesson.facts])
   says = mixed([s for f in lesson.facts for s in f.says])
   say = [Example(prompt=SENTENCE, target=f' {s}\n') for s in says]
   near, far = mixed(lesson.untold), _of_another(lesson, other, rng)
@@ -177,12 +187,12 @@ def examples(lesson: Lesson, other: Lesson, rng: np.random.Generator) -> list[Ex
   refuse = [Example(prompt=prompts.question(q), target=unknown) for q in near + far]
   wonder = [Example(prompt=UNTOLD, target=f' {q}\n') for q in near]
   if not ask:
-    nothing = Example(prompt=QUESTION, target=f' {NOTHING}\n')
+    nothing = Example(prompt=TELLS, target=f' {NOTHING}\n\n')
     return [nothing, *refuse, *wonder[:1]]
   last = refuse[len(near) :]
   return [
-    *ask[:2], *say[:1], *refuse[:1], *wonder[1:2], *ask[2:4], *last, *say[1:2], *ask[4:],
-    *refuse[1 : len(near)], *wonder[2:],
+    *ask[:2], *answer[:1], *say[:1], *refuse[:1], *wonder[1:2], *ask[2:3], *answer[1:3], *last,
+    *say[1:2], *ask[3:5], *answer[3:5], *refuse[1 : len(near)], *wonder[2:], *ask[5:], *answer[5:],
   ]  # fmt: skip
 
 
@@ -303,7 +313,16 @@ def reader(mind: Mind, adapter: Lora, arch: Any) -> Mind:
 
 
 def _key(digest: str, config: SchoolConfig) -> str:
-  words = [QUESTION, SENTENCE, UNTOLD, NOTHING, prompts.QUESTION, prompts.ANSWER, prompts.UNKNOWN]
+  words = [
+    QUESTION,
+    SENTENCE,
+    UNTOLD,
+    TELLS,
+    NOTHING,
+    prompts.QUESTION,
+    prompts.ANSWER,
+    prompts.UNKNOWN,
+  ]
   parts = [digest, dataclasses.astuple(config), words, _NAMES, told('{}', '{}')]
   parts += [[dataclasses.astuple(x) for x in (*lessons(), *bank(True))]]
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
