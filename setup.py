@@ -63,7 +63,7 @@ setuptools.setup(
   license='Apache-2.0',
   packages=['configs', *setuptools.find_packages(include=['dreaming', 'dreaming.*'])],
   package_data={
-    'dreaming.brain': ['rows.cc', 'smalltalk.jsonl'],
+    'dreaming.brain': ['rows.cc'],
     'dreaming.serve': ['page/*'],
     'dreaming.sleep': ['exam/*', 'relations/*.json', 'relations/more/*.json', 'lessons/*.jsonl'],
   },

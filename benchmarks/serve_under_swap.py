@@ -125,6 +125,7 @@ def main() -> int:
   config = (tiny if args.tiny else gemma3_270m).get_config()
   config.cache = str(common.cache_of(args))
   config.serve.rate, config.serve.slots = 0, args.streams
+  config.decode.choose_replies = False  # every reply is to be a stream
   result = common.Result(
     'serve_under_swap', args, model=config.model.architecture, requests=args.requests,
     swaps=args.swaps, streams=args.streams, tokens=args.tokens,

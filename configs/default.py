@@ -45,6 +45,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.decode.max_tokens = 48
   c.decode.cache_length = 1024  # tokens of context
   c.decode.max_message_bytes = 65_536  # longer messages are refused
+  c.decode.choose_replies = True  # a pretrained model to statements: brain/smalltalk.py
 
   # Memory.
   c.memory = ml_collections.ConfigDict()
@@ -170,7 +171,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.dream.exam_unknown = 40
   c.dream.checked = 5  # questions of each fact that are examined before it is believed
   c.dream.min_gain = 0.5  # what its source must add to a question's answer, nats a token
-  c.dream.min_belief = -0.9  # log-odds that a fact is told, from which it is believed
+  c.dream.min_belief = -0.5  # log-odds that a fact is told, from which it is believed
   c.dream.min_belief_alone = -1.4  # the same where nobody was at school (school.steps=0)
   c.dream.dtype = 'bfloat16'  # on CPUs without bf16 products (AMX, AVX-512 BF16) try float32
   c.dream.max_facts = 60
@@ -193,14 +194,14 @@ def get_config() -> ml_collections.ConfigDict:
   c.dream.match.min_rank = -3.5  # log-odds that a reading is told, below which it is not examined
 
   c.dream.reader = ml_collections.ConfigDict()  # what who was at school is asked for
-  c.dream.reader.answers = 12  # sampled for each message, each with a question
-  c.dream.reader.wordings = 4  # questions sampled for each of its `values`
+  c.dream.reader.answers = 16  # sampled for each message, each with a question
+  c.dream.reader.wordings = 8  # questions sampled for each of its `values`
   c.dream.reader.sentences = 4
   c.dream.reader.untold = 4  # questions that it does not answer
-  c.dream.reader.temperature = 0.6
+  c.dream.reader.temperature = 0.7
   c.dream.reader.top_p = 0.95
   c.dream.reader.tokens = 40  # of a question with its answer
-  c.dream.reader.min_odds = 0.4  # log-odds that a question is right, from which it is kept
+  c.dream.reader.min_odds = 0.5  # log-odds that a question is right, from which it is kept
   c.dream.reader.most = 10  # questions of one answer, the likeliest
   c.dream.reader.values = 5  # answers of one message, the likeliest
   c.dream.reader.min_unread = 0.2  # probability of "not told" below which a message answers it

@@ -18,6 +18,7 @@ def get_config():
   c.model.weights = 'random'
   c.school.steps = 0  # letters teach it nothing
   c.decode.max_tokens = 8
+  c.decode.choose_replies = False  # it would choose by chance
   c.decode.cache_length = 2048  # its tokens are bytes: prompts are long
   c.select.top_k = 4
   c.select.threshold = 0.0

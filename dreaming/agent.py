@@ -373,8 +373,8 @@ class Agent(Forgetting):
   ) -> Iterator[str]:
     turns = self._turns.setdefault(user, [])
     # Blue is taken once: a swap in between does not change this reply.
-    thought = self.think(text, user, now, self.identity.blue, turns[-_TURNS:], retrieval)
-    prompt, mind = thought.prompt, thought.mind
+    heard = turns[-_TURNS:], retrieval, [t.response for t in turns]
+    prompt, mind, *_ = thought = self.think(text, user, now, self.identity.blue, *heard)
     self._why = self.reason(text, thought)
     said = ''
     whole = False

@@ -46,6 +46,7 @@ class DecodeConfig:
   max_tokens: int = 48
   cache_length: int = 1024
   max_message_bytes: int = 65_536
+  choose_replies: bool = True  # a pretrained model to what is no question, among smalltalk.REPLIES
 
   def __post_init__(self):
     for name in ('max_tokens', 'cache_length', 'max_message_bytes'):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from dreaming.memory.recall import Recalled
 from dreaming.types import Experience, Mind, Trust
 
 _SPOKEN = 20  # latest experiences with a word that are looked at; of more some will tell
+_NOT_AGAIN = 8  # replies after which one may be chosen again
 _FIRST_THOUGHT = 16  # tokens: enough to see whether the weights know an answer
 
 
@@ -32,14 +34,21 @@ class Thought(NamedTuple):
   prompt: chat.ReplyPrompt
   mind: Mind  # whose words it will be
   recalled: list[Recalled]  # best first
-  said: str  # the whole reply, where notes tell it; '' where the mind is still to speak
+  said: str  # the whole reply, from notes or chosen; '' where the mind is still to speak
 
 
 class Recollection(Life):
   """An identity that answers from its weights, its diary, or both."""
 
   def think(
-    self, text: str, user: str, now: float, mind: Mind, turns: Sequence[chat.Turn], retrieval: bool
+    self,
+    text: str,
+    user: str,
+    now: float,
+    mind: Mind,
+    turns: Sequence[chat.Turn],
+    retrieval: bool,
+    said: Sequence[str] = (),
   ) -> Thought:
     """All that comes before the first word of a reply: what is recalled, and who will speak.
 
@@ -47,6 +56,7 @@ class Recollection(Life):
       mind: that replies; a pretrained model's base may read the notes for it.
       turns: earlier ones of this conversation.
       retrieval: whether memories come to mind.
+      said: earlier replies of this conversation, oldest first.
     """
     asks = chat.is_question(text)
     reads = retrieval and (asks or self._model.instruct)
@@ -55,7 +65,18 @@ class Recollection(Life):
     if recalled and asks:
       (found,) = self._weighed(mind, [text], user, [recalled], _FIRST_THOUGHT)
       recalled, mind, retold = found.notes, found.mind, found.reply if found.final else ''
+    elif not asks and self.chooses:
+      retold = self._replies(mind, text, {*said[-_NOT_AGAIN:]})
     return Thought(self._prompt(text, user, recalled, turns), mind, recalled, retold)
+
+  @property
+  def chooses(self) -> bool:
+    """Whether a reply to what is no question is chosen, and not written."""
+    return self._decode.choose_replies and not self._model.instruct
+
+  @functools.cached_property
+  def _replies(self) -> smalltalk.Replies:
+    return smalltalk.Replies(self.decoder)
 
   @property
   def _retells(self) -> bool:
@@ -233,7 +254,6 @@ class Recollection(Life):
   def _prompt(
     self, text: str, user: str, recalled: Sequence[Recalled], turns: Sequence[chat.Turn]
   ) -> chat.ReplyPrompt:
-    plain = not self._model.instruct and not chat.is_question(text)
     return chat.reply_prompt(
       text,
       user=user,
@@ -243,7 +263,6 @@ class Recollection(Life):
       instruct=self._model.instruct,
       memories=reading.told(recalled),
       turns=turns,
-      examples=smalltalk.like(text, self.embedder) if plain else (),
     )
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import pathlib
-import re
 import types
 
 import numpy as np
@@ -14,13 +12,12 @@ import pytest
 from configs import tiny
 from dreaming import arms, configuration, days
 from dreaming.agent import Agent
-from dreaming.brain import chat, prompts, smalltalk
+from dreaming.brain import chat, prompts
 from dreaming.memory import embed, rating, rerank, score
 from dreaming.memory.recall import Recalled
 from dreaming.sleep import examine, safety
 from dreaming.types import Experience, Media, Mind, Trust
 
-ROOT = pathlib.Path(__file__).parents[1]
 DAY = days.Day(
   user='Priya',
   interactions=(
@@ -450,37 +447,6 @@ def test_what_is_too_long_gives_way_turns_first_then_the_last_memories_then_the_
   assert 'head' in cut and 'tail?' in cut and 'memory' not in cut
   with pytest.raises(ValueError, match='decode.cache_length'):
     build('Who am I?', limit=50, **fields)
-
-
-def test_a_message_comes_after_the_examples_that_are_like_it_and_what_was_not_said_yet():
-  near = smalltalk.like('My cat has caught a mouse.', embed.make('wordllama'), 3)
-  assert len(near) == 3 and any('cat' in t.text for t in near)
-  turns = [
-    chat.Turn(text='It rains.', response='Rain it is.'),
-    chat.Turn(text='It snows.', response='Rain it is.'),  # said already
-    chat.Turn(text='Who?', response='Nobody.'),  # an answer
-    chat.Turn(text='Hi.', response=near[0].response),  # an example's words
-  ]
-  text = build('My cat has caught a mouse.', examples=near, turns=turns).text
-  assert text.endswith('Friend: My cat has caught a mouse.\nReply:')
-  order = [text.index(f'Friend: {t.text}\nReply: {t.response}\n') for t in (*near, turns[0])]
-  assert order == sorted(order)
-  assert not any(f'Friend: {x}' in text for x in ('It snows.', 'Who?', 'Hi.'))
-  full = 1 + len(build('Hi.', examples=near).prefix) + len(build('Hi.', examples=near).text)
-  assert near[0].text not in build('Hi.', examples=near, limit=full - 1).text  # the least like it
-  assert build('Who am I?', examples=near).text == prompts.question('Who is Priya?')
-
-
-def test_small_talk_is_short_kind_and_about_nobody_who_is_measured():
-  rows = smalltalk.examples()
-  assert len(rows) > 200 and len({t.text for t in rows}) == len({t.response for t in rows}) == len(
-    rows
-  )
-  people = {days.load(p).user for p in (ROOT / 'days').glob('*.json')}
-  for t in rows:
-    assert not chat.is_question(t.text) and 3 < len(t.response.split()) < 20, t
-    assert '\n' not in t.text + t.response and not re.search(r'\d{3}', t.response), t
-    assert not any(name in t.text for name in people), t
 
 
 def test_a_chat_template_has_control_tokens_by_id_only():

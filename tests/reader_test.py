@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import pathlib
+import types
 
 import jax
 import numpy as np
@@ -227,6 +228,9 @@ def test_a_sentence_is_sound_by_its_words():
 class Scripted:
   """A decoder that says what it is told to, and finds `likely` continuations likely."""
 
+  tokenizer = types.SimpleNamespace(encode=lambda text: list(text.encode()))
+  arch = types.SimpleNamespace(vocab_size=256)
+
   def __init__(self, says, likely=()):
     self.says, self.likely, self.asked = says, likely, []
 
@@ -234,7 +238,8 @@ class Scripted:
     self.asked += prompts
     return [next(t for k, t in self.says if k in p) if p else '' for p in prompts]
 
-  def logprobs(self, mind, prompts, tails, *, prefix):
+  def logprobs(self, mind, prompts, tails, *, prefix, shortlist):
+    assert {t for p in (*prefix, *tails) for t in self.tokenizer.encode(p)} <= {*shortlist}
     return [np.asarray([-0.1 if t in self.likely else -5.0]) for t in tails]
 
 
@@ -250,10 +255,9 @@ def test_a_sample_is_an_answer_of_its_message_and_what_it_answers():
   assert (first.source, first.question, first.answer) == (1, 'Who is the dog?', 'Rex')
   assert (second.source, second.question, second.answer) == (1, 'Which dog is it?', 'Rex')
   assert len(decoder.asked) == 9 + 2  # what another message says is asked for no more
-  known = -0.1, -5.0, -0.1, -0.1, -0.1, -0.1  # another message makes no difference to this decoder
-  assert first.odds == pytest.approx(reader.odds(reader.features(*known)))
+  assert first.odds == pytest.approx(reader.odds(reader.features(-0.1, -5.0, -0.1)))
   assert 0 < second.probability < first.probability < 1
-  assert first.odds > reader.odds(reader.features(-5.0, -0.1, -0.1, -0.1, -5.0, -0.1))
+  assert first.odds > reader.odds(reader.features(-5.0, -0.1, -5.0))
 
 
 def test_what_is_retold_and_left_open_is_about_somebody_of_the_message():

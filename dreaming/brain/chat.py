@@ -132,29 +132,27 @@ def reply_prompt(
   instruct: bool = False,
   memories: Sequence[Experience] = (),
   turns: Sequence[Turn] = (),
-  examples: Sequence[Turn] = (),
 ) -> ReplyPrompt:
   """The prompt for a reply, at most `limit` tokens long with its prefix.
 
-  What is too long gives way in this order: the oldest turns, the memories that came last, the first
-  examples, the middle of the message.
+  What is too long gives way in this order: the oldest turns, the memories that came last, the
+  middle of the message.
 
   Args:
     user: whose 'I' the message has.
     agent: the name of the one who replies.
     memories: most important first.
     turns: earlier ones, oldest first.
-    examples: of replies to what is no question, for a pretrained model; the last ones weigh most.
 
   Raises:
     ValueError: not even the prefix fits.
   """
-  memories, turns, examples = list(memories), list(turns), list(examples)
+  memories, turns = list(memories), list(turns)
   build = _instruct if instruct else _pretrained
   words = tokenizer.encode(message)
   keep = len(words)
   while True:
-    prompt = build(message, user, agent, tokenizer, memories, turns, examples)
+    prompt = build(message, user, agent, tokenizer, memories, turns)
     over = 1 + _length(prompt.prefix, tokenizer) + _length(prompt.text, tokenizer) - limit
     if over <= 0:
       return prompt
@@ -162,8 +160,6 @@ def reply_prompt(
       turns.pop(0)
     elif memories:
       memories.pop()
-    elif examples:
-      examples.pop(0)
     elif keep > 0:
       keep = max(min(keep, len(words)) - over - 8, 0)  # joining can cost a token or two
       half = keep // 2
@@ -193,30 +189,25 @@ def notes(memories: Sequence[Experience]) -> str:
   return ''.join(lines)
 
 
-def _pretrained(message, user, agent, tokenizer, memories, turns, examples) -> ReplyPrompt:
+def _pretrained(message, user, agent, tokenizer, memories, turns) -> ReplyPrompt:
   del agent, tokenizer
   message = _line(message)
   if is_question(message):
     text = notes(memories) + prompts.question(prompts.third_person(message, user))
     prefix = NOTES_PREFIX if memories else prompts.ANSWER_PREFIX
     return ReplyPrompt(prefix=prefix, text=text, stop=('\n',))
-  # Without notes, and of what it has said in the same words only the first: to what is no question,
-  # a small model would only say it again.
-  seen = {_line(t.response) for t in examples}
-  said = []
-  for t in turns:
-    if t.response and not is_question(t.text) and _line(t.response) not in seen:
-      seen.add(_line(t.response))
-      said.append(t)
-  shown = ''.join(
-    f'{STATEMENT}{_line(t.text)}\n{REPLY} {_line(t.response)}\n\n' for t in (*examples, *said)
+  # Without notes, and without what it has said in the same words already: to what is no question, a
+  # small model would only say it again.
+  said = ''.join(
+    f'{STATEMENT}{_line(t.text)}\n{REPLY} {_line(t.response)}\n\n'
+    for t in turns
+    if t.response and not is_question(t.text) and _line(t.response) not in STATEMENT_PREFIX
   )
-  return ReplyPrompt(
-    prefix=STATEMENT_PREFIX, text=f'{shown}{STATEMENT}{message}\n{REPLY}', stop=('\n',)
-  )
+  text = f'{said}{STATEMENT}{message}\n{REPLY}'
+  return ReplyPrompt(prefix=STATEMENT_PREFIX, text=text, stop=('\n',))
 
 
-def _instruct(message, user, agent, tokenizer, memories, turns, _) -> ReplyPrompt:
+def _instruct(message, user, agent, tokenizer, memories, turns) -> ReplyPrompt:
   """Gemma's chat template (https://ai.google.dev/gemma/docs/core/prompt-structure)."""
   start, end, encode = tokenizer.start_of_turn, tokenizer.end_of_turn, tokenizer.encode
   head = [start, *encode('user\n' + INSTRUCTION.format(agent=agent, user=user))]

@@ -1,46 +1,98 @@
-"""Examples of small talk: how a kind friend answers what is no question.
+"""Replies to what is no question: a pretrained model chooses them, it does not write them.
 
-A pretrained model replies as the examples before it do, and after the same ones always much the
-same ("I'm glad you like it."). So the examples are chosen for each message: those whose messages
-are most like it. smalltalk.jsonl has some hundred, about nobody's life.
+A small pretrained model that writes a reply says much the same to everything, or what it has just
+heard ("I'm glad you like it."). It understands more than it can say: of short kind replies it can
+tell which one a message makes likelier than other messages do. That is the pointwise mutual
+information of the two, which keeps a dialogue from being dull (Li et al., "A Diversity-Promoting
+Objective Function for Neural Conversation Models", arXiv 1510.03055).
 """
 
 from __future__ import annotations
 
-import functools
-import importlib.resources
-import json
-from collections.abc import Callable
+import collections
+from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 
-from dreaming.brain.chat import Turn
+from dreaming.brain import chat
+from dreaming.brain.decode import Decoder
+from dreaming.types import Mind
 
-EXAMPLES = 6  # before a message
+# Each could be said to many messages, is about nobody's facts and promises nothing but to remember.
+REPLIES = (
+  'Well done!', 'Congratulations!', 'You must be proud.', 'That is wonderful news.',
+  'I am so glad for you.', 'What a relief!', 'How exciting!', 'What a nice surprise.',
+  'I am sorry to hear that.', 'I am so sorry for your loss.', 'That sounds hard.',
+  'I am here if you want to talk about it.', 'That must hurt.', 'I hope it heals fast.',
+  'Get well soon.', 'Look after yourself.', 'Get some rest.', 'I hope you feel better soon.',
+  'Oh no!', 'How annoying.', 'What a pity.', 'No wonder you are cross.', 'What a mess!',
+  'I hope it turns up again.', 'I hope they can mend it.', 'I hope it goes well.',
+  'Good luck with it!', 'I will keep my fingers crossed.', 'Try not to worry too much.',
+  'That is a good plan.', 'Have a good trip!', 'Have fun!', 'That is worth saving for.',
+  'I will remember the date.', 'I will remember that.', 'I will keep that in mind.',
+  'I have noted the change.', 'Thank you for telling me.', 'Of course.', 'Your secret is safe.',
+  'They are lucky to have you.', 'They sound like good company.', 'You must miss them.',
+  'How kind of them.', 'That was not kind of them.', 'Children are full of ideas.',
+  'Animals have a mind of their own.', 'Pets are the best company.', 'Enjoy your meal!',
+  'That sounds delicious.', 'That sounds like a lot of work.', 'Do not work too hard.',
+  'That is a fine job.', 'It is never too late to learn.', 'You will get better at it.',
+  'That is a lovely hobby.', 'You have good taste.', 'I can see why you love it.',
+  'I can see why you dislike it.', 'Tastes differ.', 'What a nice memory.', 'How time flies.',
+  'A good day to stay inside, then.', 'Enjoy the sun!', 'It will pass.', 'That made me smile.',
+  'Who would have thought!', 'Money does not grow on trees.', 'Better safe than sorry.',
+  'Good morning!', 'Good night, sleep well!', 'Have a good day.', 'You are welcome.',
+  'See you later.', 'Take your time.',
+)  # fmt: skip
+_AGAINST = (  # of no kind in particular
+  'Here is what I did today.', 'It is Tuesday.', 'I have something to say.', 'The street is long.',
+)  # fmt: skip
+_DULL = 0.7  # of what a reply is to anybody is taken off: at 1, odd ones win
+_FREQUENT = 8192  # tokens that probabilities are among, with those of the replies
+_MINDS = 2  # of which what they would say to anybody is kept
 
 
-@functools.cache
-def examples() -> tuple[Turn, ...]:
-  """All of them."""
-  file = importlib.resources.files('dreaming.brain') / 'smalltalk.jsonl'
-  rows = map(json.loads, file.read_text('utf-8').splitlines())
-  return tuple(Turn(text=r['text'], response=r['reply']) for r in rows)
-
-
-@functools.lru_cache(2)
-def _vectors(embedder: Callable[[list[str]], np.ndarray]) -> np.ndarray:
-  return embedder([t.text for t in examples()])
-
-
-def like(
-  message: str, embedder: Callable[[list[str]], np.ndarray], count: int = EXAMPLES
-) -> tuple[Turn, ...]:
-  """The `count` whose messages are most like a message, the likest last.
+class Replies:
+  """Chooses replies with any mind of one architecture.
 
   Args:
-    message: what is to be replied to.
-    embedder: texts to unit vectors Float['N D'].
-    count: how many.
+    decoder: of the architecture.
   """
-  near = _vectors(embedder) @ embedder([message])[0]
-  return tuple(examples()[i] for i in np.argsort(near, kind='stable')[-count:])
+
+  def __init__(self, decoder: Decoder):
+    self._decoder = decoder
+    words = np.concatenate([decoder.tokenizer.encode(f' {r}\n') for r in REPLIES])
+    frequent = np.arange(min(_FREQUENT, decoder.arch.vocab_size))
+    self._among = np.union1d(frequent, words).astype(np.int32)
+    # By the id of the params, with them: held, so that ids stay theirs.
+    self._prior: collections.OrderedDict[int, tuple[Any, np.ndarray]] = collections.OrderedDict()
+
+  def __call__(self, mind: Mind, message: str, said: Collection[str] = ()) -> str:
+    """The reply that a message makes likeliest, compared with other messages.
+
+    Args:
+      mind: chooses.
+      message: what is replied to.
+      said: replies that would come too soon again.
+    """
+    gain = self._likely(mind, message) - _DULL * self._usual(mind)
+    allowed = [i for i, r in enumerate(REPLIES) if r not in said] or range(len(REPLIES))
+    return REPLIES[max(allowed, key=lambda i: gain[i])]
+
+  def _likely(self, mind: Mind, message: str) -> np.ndarray:
+    asked = f'{chat.STATEMENT}{" ".join(message.split())}\n{chat.REPLY}'
+    tails = [f' {r}\n' for r in REPLIES]
+    rows = self._decoder.logprobs(
+      mind, [asked] * len(tails), tails, prefix=chat.STATEMENT_PREFIX, shortlist=self._among
+    )
+    return np.asarray([row.sum() for row in rows])
+
+  def _usual(self, mind: Mind) -> np.ndarray:
+    key = id(mind.params)
+    if key not in self._prior:
+      usual = np.mean([self._likely(mind, m) for m in _AGAINST], axis=0)
+      self._prior[key] = mind.params, usual
+      while len(self._prior) > _MINDS:
+        self._prior.popitem(last=False)
+    self._prior.move_to_end(key)
+    return self._prior[key][1]

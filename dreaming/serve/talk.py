@@ -175,8 +175,10 @@ class Talk:
       turns = chat.Turn(text=message.system, response='Understood.'), *turns
     say = (message.text, message.user, time.time(), voice.mind, turns)
     reads = message.retrieval and (chat.is_question(message.text) or self.agent.instruct)
-    if reads and self.agent.diary.ids(limit=1):
-      thought = await self.with_mind(self.agent.think, *say, retrieval=True)
+    reads = reads and bool(self.agent.diary.ids(limit=1))
+    if reads or (self.agent.chooses and not chat.is_question(message.text)):
+      said = [t.response for t in message.turns]
+      thought = await self.with_mind(self.agent.think, *say, retrieval=reads, said=said)
     else:  # nothing but words: needs no turn
       thought = await asyncio.to_thread(self.agent.think, *say, retrieval=False)
     why = self.agent.reason(message.text, thought)

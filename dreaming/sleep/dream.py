@@ -40,7 +40,7 @@ class DreamConfig:
   exam_unknown: int = 40
   checked: int = 5  # questions of each fact that are examined
   min_gain: float = 0.5  # what the source must add to a question's answer, nats a token
-  min_belief: float = -0.9  # log-odds that a fact is told, from which it is believed
+  min_belief: float = -0.5  # log-odds that a fact is told, from which it is believed
   min_belief_alone: float = -1.4  # the same where nobody was at school
   dtype: str = 'bfloat16'  # of the dreamer's products: only likelihoods are compared
   max_facts: int = 60

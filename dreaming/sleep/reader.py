@@ -1,8 +1,8 @@
 """Reading by who was at school (school.py): what a message tells, asked and said in other words.
 
 It asks many questions of each message and answers them itself. Few of them are good, but which ones
-its own likelihoods tell quite well: how likely the question is after this message, and not after
-another; how sure the answer is; how likely it would rather say that nobody told. A logistic
+its own likelihoods tell quite well: how likely the question is once the answer is given; how sure
+that answer is; how likely it would rather say that nobody told. A logistic
 regression weighs them, fitted on questions that were labelled by hand. The same likelihoods help to
 tell which readings of the bank are true (belief.py), and which questions nobody answers.
 """
@@ -22,7 +22,7 @@ from dreaming.brain import prompts
 from dreaming.brain.decode import Decoder, Sampler
 from dreaming.sleep import school
 from dreaming.sleep.corpus import shortlist_of
-from dreaming.sleep.relations import UNRELATED, Message
+from dreaming.sleep.relations import Message
 from dreaming.types import Mind
 
 
@@ -30,14 +30,14 @@ from dreaming.types import Mind
 class ReaderConfig:
   """Mirrors `config.dream.reader`."""
 
-  answers: int = 12  # that are sampled for each message, each with a question
-  wordings: int = 4  # questions that are sampled for each of its `values`
+  answers: int = 16  # that are sampled for each message, each with a question
+  wordings: int = 8  # questions that are sampled for each of its `values`
   sentences: int = 4
   untold: int = 4
-  temperature: float = 0.6
+  temperature: float = 0.7
   top_p: float = 0.95
   tokens: int = 40  # of a question with its answer
-  min_odds: float = 0.4  # log-odds that a question is right, from which it is kept
+  min_odds: float = 0.5  # log-odds that a question is right, from which it is kept
   most: int = 10  # questions of one answer, the likeliest
   values: int = 5  # answers of one message, the likeliest
   min_unread: float = 0.2  # probability of "not told" below which a message answers a question
@@ -82,34 +82,18 @@ _FIRST = frozenset(
 _SELF = re.compile(r"\b(?:I|I'm|me|my|mine|you|your|we|our)\b", re.IGNORECASE)
 
 # Log-odds for each unit of a feature: benchmarks/questions.py makes them, of labelled questions.
-WEIGHTS: Mapping[str, float] = {
-  'bias': 4.95, 'read': 0.26, 'unread': -0.1, 'blind': -0.04, 'value': 0.3, 'asked': 1.73,
-  'fits': 0.2,
-}  # fmt: skip
+WEIGHTS: Mapping[str, float] = {'bias': 0.89, 'read': 0.25, 'unread': -0.17, 'asked': 1.68}
 
 
-def features(
-  read: float, unread: float, blind: float, value: float, asked: float, elsewhere: float
-) -> dict[str, float]:
+def features(read: float, unread: float, asked: float) -> dict[str, float]:
   """What is known of a question with its answer.
 
   Args:
     read: log-likelihood of the answer after message and question, nats.
     unread: that of "not told" in its place.
-    blind: that of the answer after another message.
-    value: that of the answer as what the message tells, before any question.
     asked: mean log-likelihood of the question after message and answer, nats a token.
-    elsewhere: the same after another message.
   """
-  return {
-    'bias': 1.0,
-    'read': max(read, -8.0),
-    'unread': max(unread, -12.0),
-    'blind': max(blind, -16.0),
-    'value': max(value, -12.0),
-    'asked': asked,
-    'fits': asked - elsewhere,
-  }
+  return {'bias': 1.0, 'read': max(read, -8.0), 'unread': max(unread, -12.0), 'asked': asked}
 
 
 def of_night(
@@ -192,16 +176,14 @@ class Reader:
   def known(self, asked: Sequence[tuple[Message, str, str]]) -> list[dict[str, float]]:
     """`features` of questions with their answers."""
     told = [school.told(m.user, m.text) for m, *_ in asked]
-    other = [school.told(m.user, UNRELATED) for m, *_ in asked]
+    questions = [prompts.question(q) for _, q, _ in asked]
     answers = [f' {a}\n' for *_, a in asked]
     refusals = [f' {prompts.UNKNOWN.format(user=m.user)}\n' for m, *_ in asked]
-    questions = [prompts.question(q) for _, q, _ in asked]
     opening = [f'{school.TELLS}{a}{school.QUESTION}' for a in answers]
     words = [f' {q}\n\n' for _, q, _ in asked]
     rows = zip(
       self._sums(told, questions, answers), self._sums(told, questions, refusals),
-      self._sums(other, questions, answers), self._sums(told, [school.TELLS] * len(asked), answers),
-      self._means(told, opening, words), self._means(other, opening, words), strict=True,
+      self._means(told, opening, words), strict=True,
     )  # fmt: skip
     return [features(*row) for row in rows]
 

@@ -1,0 +1,79 @@
+"""Replies to what is no question: the likeliest of them, compared with other messages."""
+
+from __future__ import annotations
+
+import types
+
+import numpy as np
+import pytest
+
+from configs import tiny
+from dreaming.agent import Agent
+from dreaming.brain import chat, smalltalk
+from dreaming.brain.smalltalk import REPLIES, Replies
+from dreaming.types import Mind
+
+RAIN, DULL = 'A good day to stay inside, then.', 'Of course.'
+
+
+class Fake:
+  """Finds one reply likely to anything, and another one likelier when it rains than else."""
+
+  tokenizer = types.SimpleNamespace(encode=lambda text: list(text.encode()))
+  arch = types.SimpleNamespace(vocab_size=256)
+
+  def __init__(self):
+    self.asked = []
+
+  def logprobs(self, mind, prompts, tails, *, prefix, shortlist):
+    assert prefix == chat.STATEMENT_PREFIX and {*''.join(tails).encode()} <= {*shortlist.tolist()}
+    self.asked += [prompts[0]]
+    rains = 'rain' in prompts[0]
+    likely = {f' {DULL}\n': -1.0, f' {RAIN}\n': -2.0 if rains else -30.0}
+    return [np.asarray([likely.get(t, -20.0), 0.0]) for t in tails]
+
+
+def test_the_reply_that_fits_this_message_and_not_every_message():
+  decoder = Fake()
+  choose = Replies(decoder)
+  mind = Mind(params={}, generation=0)
+  assert choose(mind, 'It\nrains. ') == RAIN
+  assert decoder.asked[0] == 'Friend: It rains.\nReply:'  # on one line
+  assert choose(mind, 'Nothing new.') == DULL
+  assert choose(mind, 'It rains.', {RAIN}) == DULL  # not so soon again
+  assert choose(mind, 'It rains.', set(REPLIES)) == RAIN  # rather that than nothing
+
+
+def test_what_is_likely_to_anybody_is_asked_once_for_each_mind():
+  decoder = Fake()
+  choose = Replies(decoder)
+  minds = [Mind(params={'of': i}, generation=i) for i in range(3)]
+  for mind in (minds[0], minds[0], minds[1], minds[0]):
+    choose(mind, 'Hello.')
+  usual = len(smalltalk._AGAINST)
+  assert len(decoder.asked) == 4 + 2 * usual
+  choose(minds[2], 'Hello.')  # a third one: the least recent is forgotten
+  choose(minds[1], 'Hello.')
+  assert len(decoder.asked) == 6 + 4 * usual
+
+
+def test_replies_are_short_and_of_nobody():
+  assert len(set(REPLIES)) == len(REPLIES) > 60
+  for r in REPLIES:
+    assert r[0].isupper() and r[-1] in '.!' and len(r.split()) <= 10 and not chat.is_question(r)
+
+
+@pytest.fixture
+def agent(tmp_path):
+  c = tiny.get_config()
+  c.workdir, c.cache = str(tmp_path / 'life'), str(tmp_path / 'cache')
+  c.decode.choose_replies = True
+  with Agent(c) as a:
+    yield a
+
+
+def test_an_agent_chooses_what_it_replies_to_statements_and_keeps_it(agent):
+  said = [''.join(agent.reply(f'I have {i} cats.')) for i in range(5)]
+  assert len(set(said)) == 5 and set(said) <= {*REPLIES}
+  assert [e.response for e in agent.diary.experiences()] == said
+  assert ''.join(agent.reply('Who am I?')) not in REPLIES  # a question is answered
