@@ -22,10 +22,10 @@ from dreaming.types import Mind
 # Each could be said to many messages, is about nobody's facts and promises nothing but to remember.
 REPLIES = (
   'Well done!', 'Congratulations!', 'You must be proud.', 'That is wonderful news.',
-  'I am so glad for you.', 'What a relief!', 'How exciting!', 'What a nice surprise.',
-  'I am sorry to hear that.', 'I am so sorry for your loss.', 'That sounds hard.',
+  'I am so glad for you.', 'How exciting!', 'What a nice surprise.',
+  'I am sorry to hear that.', 'That sounds hard.',
   'I am here if you want to talk about it.', 'That must hurt.', 'I hope it heals fast.',
-  'Get well soon.', 'Look after yourself.', 'Get some rest.', 'I hope you feel better soon.',
+  'Look after yourself.', 'Get some rest.', 'I hope you feel better soon.',
   'Oh no!', 'How annoying.', 'What a pity.', 'No wonder you are cross.', 'What a mess!',
   'I hope it turns up again.', 'I hope they can mend it.', 'I hope it goes well.',
   'Good luck with it!', 'I will keep my fingers crossed.', 'Try not to worry too much.',

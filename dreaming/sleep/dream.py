@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from dreaming.brain import prompts, transformer
+from dreaming.brain import programs, prompts, transformer
 from dreaming.brain.decode import Decoder
 from dreaming.sleep import asked as asked_lib
 from dreaming.sleep import belief, grounding, relations, styles, things, untold, values
@@ -101,6 +101,8 @@ def dream(
   if reader:
     seen = reader.evidence(found, {e.id: e.content for e in experiences})
     checked = [(f, dataclasses.replace(c, seen=x)) for (f, c), x in zip(checked, seen, strict=True)]
+    decoder.forget(base)  # what it was laid out in to judge is room to ask in
+    programs.drop()
     own = asked_lib.dream(
       reader, messages, times, embedder, held=config.exam_questions, night=night, rng=rng
     )
