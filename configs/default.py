@@ -214,7 +214,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.corpus.bare_share = 0.25  # of the dreams' questions that stand in rows without it
   c.corpus.replay_share = 0.35  # of tokens that are the base's own
   c.corpus.raw_share = 0.05  # of dream tokens: the experiences' own words
-  c.corpus.untold_share = 0.25  # of tonight's dream tokens: questions about what nobody told
+  c.corpus.untold_share = 0.33  # of tonight's dream tokens: questions about what nobody told
   c.corpus.rehearsal_share = 0.33  # of dream tokens: dreams of earlier nights
   # Questions of a fact; those of a fact that has fewer come up to three times as often.
   c.corpus.least_wordings = 12

@@ -40,6 +40,7 @@ def test_the_reply_that_fits_this_message_and_not_every_message():
   assert choose(mind, 'It\nrains. ') == RAIN
   assert decoder.asked[0] == 'Friend: It rains.\nReply:'  # on one line
   assert choose(mind, 'Nothing new.') == DULL
+  assert choose(mind, f'Now. {"x" * 60_000} It rains.') == RAIN and len(decoder.asked[-1]) < 1_000
   assert choose(mind, 'It rains.', {RAIN}) == DULL  # not so soon again
   assert choose(mind, 'It rains.', set(REPLIES)) == RAIN  # rather that than nothing
 
@@ -47,14 +48,9 @@ def test_the_reply_that_fits_this_message_and_not_every_message():
 def test_what_is_likely_to_anybody_is_asked_once_for_each_mind():
   decoder = Fake()
   choose = Replies(decoder)
-  minds = [Mind(params={'of': i}, generation=i) for i in range(3)]
-  for mind in (minds[0], minds[0], minds[1], minds[0]):
-    choose(mind, 'Hello.')
-  usual = len(smalltalk._AGAINST)
-  assert len(decoder.asked) == 4 + 2 * usual
-  choose(minds[2], 'Hello.')  # a third one: the least recent is forgotten
-  choose(minds[1], 'Hello.')
-  assert len(decoder.asked) == 6 + 4 * usual
+  for number in (0, 0, 1, 0):
+    choose(Mind(params={}, generation=number), 'Hello.')
+  assert len(decoder.asked) == 4 + 2 * len(smalltalk._AGAINST)
 
 
 def test_replies_are_short_and_of_nobody():

@@ -9,9 +9,7 @@ Objective Function for Neural Conversation Models", arXiv 1510.03055).
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Collection
-from typing import Any
 
 import numpy as np
 
@@ -48,15 +46,15 @@ _AGAINST = (  # of no kind in particular
   'Here is what I did today.', 'It is Tuesday.', 'I have something to say.', 'The street is long.',
 )  # fmt: skip
 _DULL = 0.7  # of what a reply is to anybody is taken off: at 1, odd ones win
+_HALF = 400  # characters: of a longer message its beginning and its end count
 _FREQUENT = 8192  # tokens that probabilities are among, with those of the replies
-_MINDS = 2  # of which what they would say to anybody is kept
 
 
 class Replies:
-  """Chooses replies with any mind of one architecture.
+  """Chooses replies with the generations of one identity.
 
   Args:
-    decoder: of the architecture.
+    decoder: of their architecture.
   """
 
   def __init__(self, decoder: Decoder):
@@ -64,8 +62,7 @@ class Replies:
     words = np.concatenate([decoder.tokenizer.encode(f' {r}\n') for r in REPLIES])
     frequent = np.arange(min(_FREQUENT, decoder.arch.vocab_size))
     self._among = np.union1d(frequent, words).astype(np.int32)
-    # By the id of the params, with them: held, so that ids stay theirs.
-    self._prior: collections.OrderedDict[int, tuple[Any, np.ndarray]] = collections.OrderedDict()
+    self._prior: dict[int, np.ndarray] = {}  # by generation
 
   def __call__(self, mind: Mind, message: str, said: Collection[str] = ()) -> str:
     """The reply that a message makes likeliest, compared with other messages.
@@ -80,7 +77,10 @@ class Replies:
     return REPLIES[max(allowed, key=lambda i: gain[i])]
 
   def _likely(self, mind: Mind, message: str) -> np.ndarray:
-    asked = f'{chat.STATEMENT}{" ".join(message.split())}\n{chat.REPLY}'
+    words = ' '.join(message.split())  # on one line
+    if len(words) > 2 * _HALF:
+      words = f'{words[:_HALF]} ... {words[-_HALF:]}'
+    asked = f'{chat.STATEMENT}{words}\n{chat.REPLY}'
     tails = [f' {r}\n' for r in REPLIES]
     rows = self._decoder.logprobs(
       mind, [asked] * len(tails), tails, prefix=chat.STATEMENT_PREFIX, shortlist=self._among
@@ -88,11 +88,7 @@ class Replies:
     return np.asarray([row.sum() for row in rows])
 
   def _usual(self, mind: Mind) -> np.ndarray:
-    key = id(mind.params)
-    if key not in self._prior:
-      usual = np.mean([self._likely(mind, m) for m in _AGAINST], axis=0)
-      self._prior[key] = mind.params, usual
-      while len(self._prior) > _MINDS:
-        self._prior.popitem(last=False)
-    self._prior.move_to_end(key)
-    return self._prior[key][1]
+    if mind.generation not in self._prior:
+      likely = [self._likely(mind, m) for m in _AGAINST]
+      self._prior[mind.generation] = np.mean(likely, axis=0)
+    return self._prior[mind.generation]
