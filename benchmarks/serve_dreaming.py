@@ -74,6 +74,7 @@ def main() -> int:
 
   config = gemma3_270m.get_config()
   config.cache, config.serve.rate = str(common.cache_of(args)), 0
+  config.decode.choose_replies = False  # every reply is to be a stream
   config.train.steps = args.steps or config.train.steps
   if args.quick:
     config.prune.amounts = (0.0,)

@@ -194,8 +194,8 @@ def get_config() -> ml_collections.ConfigDict:
   c.dream.match.min_rank = -3.5  # log-odds that a reading is told, below which it is not examined
 
   c.dream.reader = ml_collections.ConfigDict()  # what who was at school is asked for
-  c.dream.reader.answers = 16  # sampled for each message, each with a question
-  c.dream.reader.wordings = 8  # questions sampled for each of its `values`
+  c.dream.reader.samples = 16  # sampled for each message, each with a question
+  c.dream.reader.wordings = 8  # questions sampled for each of its `answers`
   c.dream.reader.sentences = 4
   c.dream.reader.untold = 4  # questions that it does not answer
   c.dream.reader.temperature = 0.7
@@ -203,7 +203,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.dream.reader.tokens = 40  # of a question with its answer
   c.dream.reader.min_odds = 0.5  # log-odds that a question is right, from which it is kept
   c.dream.reader.most = 10  # questions of one answer, the likeliest
-  c.dream.reader.values = 5  # answers of one message, the likeliest
+  c.dream.reader.answers = 5  # answers of one message, the likeliest
   c.dream.reader.min_unread = 0.2  # probability of "not told" below which a message answers it
   c.dream.reader.near = 3  # other messages that a question is asked of, too
 

@@ -13,5 +13,5 @@ from configs import default
 def get_config():
   c = default.get_config().lock()
   c.workdir = 'lives/gemma3_270m'
-  c.prune.amounts = (0.1, 0.05, 0.0)  # a fifth never passed: of the base alone it costs 6% of nll
+  c.prune.amounts = (0.1, 0.05, 0.0)  # a fifth never passed its nll with this recipe
   return c

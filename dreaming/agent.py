@@ -373,8 +373,9 @@ class Agent(Forgetting):
   ) -> Iterator[str]:
     turns = self._turns.setdefault(user, [])
     # Blue is taken once: a swap in between does not change this reply.
-    heard = turns[-_TURNS:], retrieval, [t.response for t in turns]
-    prompt, mind, *_ = thought = self.think(text, user, now, self.identity.blue, *heard)
+    blue, earlier = self.identity.blue, [t.response for t in turns]
+    thought = self.think(text, user, now, blue, turns[-_TURNS:], retrieval, earlier)
+    prompt, mind = thought.prompt, thought.mind
     self._why = self.reason(text, thought)
     said = ''
     whole = False

@@ -48,7 +48,7 @@ class Recollection(Life):
     mind: Mind,
     turns: Sequence[chat.Turn],
     retrieval: bool,
-    said: Sequence[str] = (),
+    earlier: Sequence[str] | None = None,
   ) -> Thought:
     """All that comes before the first word of a reply: what is recalled, and who will speak.
 
@@ -56,7 +56,8 @@ class Recollection(Life):
       mind: that replies; a pretrained model's base may read the notes for it.
       turns: earlier ones of this conversation.
       retrieval: whether memories come to mind.
-      said: earlier replies of this conversation, oldest first.
+      earlier: replies of this conversation, oldest first, of which none is chosen so soon again;
+        None: the mind is to write, whatever may be chosen.
     """
     asks = chat.is_question(text)
     reads = retrieval and (asks or self._model.instruct)
@@ -65,8 +66,8 @@ class Recollection(Life):
     if recalled and asks:
       (found,) = self._weighed(mind, [text], user, [recalled], _FIRST_THOUGHT)
       recalled, mind, retold = found.notes, found.mind, found.reply if found.final else ''
-    elif not asks and self.chooses:
-      retold = self._replies(mind, text, {*said[-_NOT_AGAIN:]})
+    elif earlier is not None and not asks and self.chooses:
+      retold, mind = self._replies(text, {*earlier[-_NOT_AGAIN:]}), self.base_mind
     return Thought(self._prompt(text, user, recalled, turns), mind, recalled, retold)
 
   @property
@@ -76,7 +77,7 @@ class Recollection(Life):
 
   @functools.cached_property
   def _replies(self) -> smalltalk.Replies:
-    return smalltalk.Replies(self.decoder)
+    return smalltalk.Replies(self.decoder, self.base_mind)
 
   @property
   def _retells(self) -> bool:

@@ -145,7 +145,7 @@ def test_a_whole_night_of_a_toy_model_goes_to_school(tmp_path):
   c = tiny.get_config()
   c.workdir, c.cache = str(tmp_path / 'life'), str(tmp_path / 'cache')
   c.school.steps, c.school.rows, c.school.row_length, c.school.rank = 2, 1, 1024, 2
-  for name in ('answers', 'wordings', 'sentences', 'untold'):
+  for name in ('samples', 'wordings', 'sentences', 'untold'):
     c.dream.reader[name] = 2
   with Agent(c) as agent:
     for text in ('My sister Ana lives in Rome.', 'I bought a red bicycle.'):
@@ -246,15 +246,15 @@ class Scripted:
 def test_a_sample_is_an_answer_of_its_message_and_what_it_answers():
   says = [
     ('It tells: Rex', ' Which dog is it?'), ('Rex', ' Rex\nQ: Who is the dog?'),
-    ('rains', ' Max\nQ: Who is it?'), ('hi', 'none'),
+    ('rains', ' Max\nQ: Who is it?'), ('hi', 'none'), ('so', ''),
   ]  # fmt: skip
   decoder = Scripted(says, likely=(' Rex\n', ' Who is the dog?\n\n'))
-  r = Reader(decoder, None, ReaderConfig(answers=3, wordings=2), 1)
-  messages = [said('My dog is called Rex.'), said('It rains.', 2), said('hi', 3)]
+  r = Reader(decoder, None, ReaderConfig(samples=3, wordings=2), 1)
+  messages = [said('My dog is called Rex.'), said('It rains.', 2), said('hi', 3), said('so.', 4)]
   first, second = r.told(messages)
   assert (first.source, first.question, first.answer) == (1, 'Who is the dog?', 'Rex')
   assert (second.source, second.question, second.answer) == (1, 'Which dog is it?', 'Rex')
-  assert len(decoder.asked) == 9 + 2  # what another message says is asked for no more
+  assert len(decoder.asked) == 12 + 2  # what another message says is asked for no more
   assert first.odds == pytest.approx(reader.odds(reader.features(-0.1, -5.0, -0.1)))
   assert 0 < second.probability < first.probability < 1
   assert first.odds > reader.odds(reader.features(-5.0, -0.1, -5.0))
@@ -273,7 +273,7 @@ def test_what_is_retold_and_left_open_is_about_somebody_of_the_message():
 
 
 def test_a_random_reader_gives_probabilities(base):
-  r = Reader(Decoder(base.arch, base.tokenizer), mind_of(base), ReaderConfig(answers=2), 1)
+  r = Reader(Decoder(base.arch, base.tokenizer), mind_of(base), ReaderConfig(samples=2), 1)
   unread = r.unread([said('My dog is called Rex.'), said('It rains.', 2)], ['Who?', 'Where?'])
   assert unread.shape == (2,) and ((unread >= 0) & (unread <= 1)).all()
   assert all(math.isfinite(t.odds) for t in r.told([said('My dog is called Rex.')]))
@@ -387,7 +387,7 @@ def test_some_questions_of_an_answer_are_held_out_where_there_are_many():
 
 def test_the_likeliest_questions_of_the_likeliest_answers():
   found = [told('A?', 'x', odds=1.0), told('B?', 'x', odds=3.0), told('C?', 'y', odds=2.0)]
-  dreams = dreamt(Fake(found, config=ReaderConfig(values=1, most=1)), 'x y').dreams
+  dreams = dreamt(Fake(found, config=ReaderConfig(answers=1, most=1)), 'x y').dreams
   assert [d.pairs for d in dreams] == [(QA(question='B?', answer='x'),)]
   later = [told('A?', 'x', 1, odds=2.0), told('a?', 'y', 2)]
   (d,) = dreamt(Fake(later), 'x', 'y').dreams

@@ -16,17 +16,23 @@ from dreaming.types import Mind
 RAIN, DULL = 'A good day to stay inside, then.', 'Of course.'
 
 
+MIND = Mind(params={}, generation=0)
+
+
 class Fake:
   """Finds one reply likely to anything, and another one likelier when it rains than else."""
 
-  tokenizer = types.SimpleNamespace(encode=lambda text: list(text.encode()))
+  tokenizer = types.SimpleNamespace(
+    encode=lambda text: list(text.encode()), decode=lambda ids: bytes(ids).decode()
+  )
   arch = types.SimpleNamespace(vocab_size=256)
 
   def __init__(self):
     self.asked = []
 
   def logprobs(self, mind, prompts, tails, *, prefix, shortlist):
-    assert prefix == chat.STATEMENT_PREFIX and {*''.join(tails).encode()} <= {*shortlist.tolist()}
+    assert mind is MIND and prefix == chat.STATEMENT_PREFIX
+    assert {*''.join(tails).encode()} <= {*shortlist.tolist()}
     self.asked += [prompts[0]]
     rains = 'rain' in prompts[0]
     likely = {f' {DULL}\n': -1.0, f' {RAIN}\n': -2.0 if rains else -30.0}
@@ -35,22 +41,27 @@ class Fake:
 
 def test_the_reply_that_fits_this_message_and_not_every_message():
   decoder = Fake()
-  choose = Replies(decoder)
-  mind = Mind(params={}, generation=0)
-  assert choose(mind, 'It\nrains. ') == RAIN
-  assert decoder.asked[0] == 'Friend: It rains.\nReply:'  # on one line
-  assert choose(mind, 'Nothing new.') == DULL
-  assert choose(mind, f'Now. {"x" * 60_000} It rains.') == RAIN and len(decoder.asked[-1]) < 1_000
-  assert choose(mind, 'It rains.', {RAIN}) == DULL  # not so soon again
-  assert choose(mind, 'It rains.', set(REPLIES)) == RAIN  # rather that than nothing
+  choose = Replies(decoder, MIND)
+  assert choose('It\nrains. ') == RAIN
+  assert decoder.asked[-1] == 'Friend: It rains.\nReply:'  # on one line
+  assert choose('Nothing new.') == DULL
+  assert choose('It rains.', {RAIN}) == DULL  # not so soon again
+  assert choose('It rains.', set(REPLIES)) == RAIN  # rather that than nothing
 
 
-def test_what_is_likely_to_anybody_is_asked_once_for_each_mind():
+def test_of_a_long_message_the_beginning_and_the_end_count():
   decoder = Fake()
-  choose = Replies(decoder)
-  for number in (0, 0, 1, 0):
-    choose(Mind(params={}, generation=number), 'Hello.')
-  assert len(decoder.asked) == 4 + 2 * len(smalltalk._AGAINST)
+  choose = Replies(decoder, MIND)
+  assert choose(f'Now. {"x" * 60_000} It rains.') == RAIN and len(decoder.asked[-1]) < 200
+  assert choose(f'It rains. {"x" * 60_000} Now.') == RAIN
+
+
+def test_what_is_likely_to_anybody_is_asked_once():
+  decoder = Fake()
+  choose = Replies(decoder, MIND)
+  for _ in range(3):
+    choose('Hello.')
+  assert len(decoder.asked) == 3 + len(smalltalk._AGAINST)
 
 
 def test_replies_are_short_and_of_nobody():
@@ -73,3 +84,11 @@ def test_an_agent_chooses_what_it_replies_to_statements_and_keeps_it(agent):
   assert len(set(said)) == 5 and set(said) <= {*REPLIES}
   assert [e.response for e in agent.diary.experiences()] == said
   assert ''.join(agent.reply('Who am I?')) not in REPLIES  # a question is answered
+
+
+def test_a_script_with_many_tokens_a_letter_fits_into_a_small_context(tmp_path):
+  c = tiny.get_config()
+  c.workdir, c.cache = str(tmp_path / 'life'), str(tmp_path / 'cache')
+  c.decode.choose_replies, c.decode.cache_length = True, 1024
+  with Agent(c) as a:
+    assert a.reply('\N{PARROT}' * 800) in REPLIES

@@ -46,49 +46,47 @@ _AGAINST = (  # of no kind in particular
   'Here is what I did today.', 'It is Tuesday.', 'I have something to say.', 'The street is long.',
 )  # fmt: skip
 _DULL = 0.7  # of what a reply is to anybody is taken off: at 1, odd ones win
-_HALF = 400  # characters: of a longer message its beginning and its end count
+_LONGEST = 160  # tokens: of a longer message its beginning and its end count
 _FREQUENT = 8192  # tokens that probabilities are among, with those of the replies
 
 
 class Replies:
-  """Chooses replies with the generations of one identity.
+  """Chooses replies. What is likely to anybody is asked once.
 
   Args:
-    decoder: of their architecture.
+    decoder: of the mind's architecture.
+    mind: chooses; the base, so that replies are the same whatever was learned, and a swap costs
+      nothing.
   """
 
-  def __init__(self, decoder: Decoder):
-    self._decoder = decoder
-    words = np.concatenate([decoder.tokenizer.encode(f' {r}\n') for r in REPLIES])
+  def __init__(self, decoder: Decoder, mind: Mind):
+    self._decoder, self._mind, self._tokenizer = decoder, mind, decoder.tokenizer
+    words = np.concatenate([self._tokenizer.encode(f' {r}\n') for r in REPLIES])
     frequent = np.arange(min(_FREQUENT, decoder.arch.vocab_size))
     self._among = np.union1d(frequent, words).astype(np.int32)
-    self._prior: dict[int, np.ndarray] = {}  # by generation
+    self._usual: np.ndarray | None = None
 
-  def __call__(self, mind: Mind, message: str, said: Collection[str] = ()) -> str:
+  def __call__(self, message: str, earlier: Collection[str] = ()) -> str:
     """The reply that a message makes likeliest, compared with other messages.
 
     Args:
-      mind: chooses.
       message: what is replied to.
-      said: replies that would come too soon again.
+      earlier: replies that would come too soon again.
     """
-    gain = self._likely(mind, message) - _DULL * self._usual(mind)
-    allowed = [i for i, r in enumerate(REPLIES) if r not in said] or range(len(REPLIES))
+    if self._usual is None:
+      self._usual = np.mean([self._likely(m) for m in _AGAINST], axis=0)
+    gain = self._likely(message) - _DULL * self._usual
+    allowed = [i for i, r in enumerate(REPLIES) if r not in earlier] or range(len(REPLIES))
     return REPLIES[max(allowed, key=lambda i: gain[i])]
 
-  def _likely(self, mind: Mind, message: str) -> np.ndarray:
+  def _likely(self, message: str) -> np.ndarray:
     words = ' '.join(message.split())  # on one line
-    if len(words) > 2 * _HALF:
-      words = f'{words[:_HALF]} ... {words[-_HALF:]}'
+    ids, half = self._tokenizer.encode(words), _LONGEST // 2
+    if len(ids) > _LONGEST:
+      words = ' ... '.join(self._tokenizer.decode(x) for x in (ids[:half], ids[-half:]))
     asked = f'{chat.STATEMENT}{words}\n{chat.REPLY}'
     tails = [f' {r}\n' for r in REPLIES]
     rows = self._decoder.logprobs(
-      mind, [asked] * len(tails), tails, prefix=chat.STATEMENT_PREFIX, shortlist=self._among
+      self._mind, [asked] * len(tails), tails, prefix=chat.STATEMENT_PREFIX, shortlist=self._among
     )
     return np.asarray([row.sum() for row in rows])
-
-  def _usual(self, mind: Mind) -> np.ndarray:
-    if mind.generation not in self._prior:
-      likely = [self._likely(mind, m) for m in _AGAINST]
-      self._prior[mind.generation] = np.mean(likely, axis=0)
-    return self._prior[mind.generation]

@@ -176,9 +176,11 @@ class Talk:
     say = (message.text, message.user, time.time(), voice.mind, turns)
     reads = message.retrieval and (chat.is_question(message.text) or self.agent.instruct)
     reads = reads and bool(self.agent.diary.ids(limit=1))
-    if reads or (self.agent.chooses and not chat.is_question(message.text)):
-      said = [t.response for t in message.turns]
-      thought = await self.with_mind(self.agent.think, *say, retrieval=reads, said=said)
+    # Of what is chosen there are no probabilities, and no second one: then it is written.
+    chooses = self.agent.chooses and not message.logprobs and message.n == 1
+    earlier = [t.response for t in message.turns] if chooses else None
+    if reads or (chooses and not chat.is_question(message.text)):
+      thought = await self.with_mind(self.agent.think, *say, retrieval=reads, earlier=earlier)
     else:  # nothing but words: needs no turn
       thought = await asyncio.to_thread(self.agent.think, *say, retrieval=False)
     why = self.agent.reason(message.text, thought)

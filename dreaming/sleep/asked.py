@@ -85,7 +85,7 @@ def _chosen(good: Sequence[Told], times: Mapping[int, float], reader: Reader) ->
   ranked = sorted(_by_answer(list(best.values())).items(), key=lambda x: -sum(t.odds for t in x[1]))
   for (source, _), own in ranked:
     count[source] = count.get(source, 0) + 1
-    if count[source] <= reader.config.values:
+    if count[source] <= reader.config.answers:
       out += sorted(own, key=lambda t: -t.odds)[: reader.config.most]
   return sorted(out, key=lambda t: t.source)
 

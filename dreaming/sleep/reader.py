@@ -1,7 +1,7 @@
 """Reading by who was at school (school.py): what a message tells, asked and said in other words.
 
-It asks many questions of each message and answers them itself. Few of them are good, but which ones
-its own likelihoods tell quite well: how likely the question is once the answer is given; how sure
+It says what a message tells, and asks for that. Many of its questions are wrong, but which ones its
+own likelihoods tell quite well: how likely the question is once the answer is given; how sure
 that answer is; how likely it would rather say that nobody told. A logistic
 regression weighs them, fitted on questions that were labelled by hand. The same likelihoods help to
 tell which readings of the bank are true (belief.py), and which questions nobody answers.
@@ -30,8 +30,8 @@ from dreaming.types import Mind
 class ReaderConfig:
   """Mirrors `config.dream.reader`."""
 
-  answers: int = 16  # that are sampled for each message, each with a question
-  wordings: int = 8  # questions that are sampled for each of its `values`
+  samples: int = 16  # answers that are sampled for each message, each with a question
+  wordings: int = 8  # questions that are sampled for each of its `answers`
   sentences: int = 4
   untold: int = 4
   temperature: float = 0.7
@@ -39,12 +39,12 @@ class ReaderConfig:
   tokens: int = 40  # of a question with its answer
   min_odds: float = 0.5  # log-odds that a question is right, from which it is kept
   most: int = 10  # questions of one answer, the likeliest
-  values: int = 5  # answers of one message, the likeliest
+  answers: int = 5  # of one message, the likeliest
   min_unread: float = 0.2  # probability of "not told" below which a message answers a question
   near: int = 3  # other messages that a question is asked of, too
 
   def __post_init__(self):
-    counts = ('answers', 'wordings', 'values', 'sentences', 'untold', 'most', 'near')
+    counts = ('samples', 'wordings', 'answers', 'sentences', 'untold', 'most', 'near')
     if wrong := [f'{n}={vars(self)[n]}' for n in counts if vars(self)[n] < 0]:
       raise ValueError(f'dream.reader.{wrong[0]}: it is 0 or more')
     if self.tokens < 1 or not 0 <= self.min_unread <= 1:
@@ -69,9 +69,8 @@ class Told:
 
 
 _LONGEST = 6  # words of an answer
-_FREQUENT = (
-  8192  # tokens that probabilities are among, with all of the messages and of what is said
-)
+# Tokens that probabilities are among, with all of the messages and of what is said.
+_FREQUENT = 8192
 # What a sentence or a question may begin with beside a name of the message.
 _FIRST = frozenset(
   'the a an in on at of for to from by with without about after before since until during under '
@@ -149,17 +148,18 @@ class Reader:
     more than once.
     """
     config = self.config
-    first = self._sampled(messages, [school.TELLS] * len(messages), config.answers, 1)
+    first = self._sampled(messages, [school.TELLS] * len(messages), config.samples, 1)
     found = {(i, *pair): None for i, text in first if (pair := _parsed(messages[i], text))}
-    values: dict[tuple[int, str], list[str]] = {}
+    forms: dict[tuple[int, str], list[str]] = {}  # of each answer
     for i, text in first:
-      if has(messages[i].text, value := bare(answer := text.partition('\n')[0].strip())):
-        values.setdefault((i, value), []).append(answer)
+      answer = text.partition('\n')[0].strip()
+      if _tells(messages[i], answer):
+        forms.setdefault((i, bare(answer)), []).append(answer)
     count: collections.Counter[int] = collections.Counter()
     more: list[tuple[int, str]] = []
-    for (i, _), answers in sorted(values.items(), key=lambda x: -len(x[1])):
+    for (i, _), answers in sorted(forms.items(), key=lambda x: -len(x[1])):
       count[i] += 1
-      if count[i] <= config.values:
+      if count[i] <= config.answers:
         more.append((i, answers[0]))
     openings = [f'{school.TELLS} {value}\n{school.QUESTION}' for _, value in more]
     again = self._sampled([messages[i] for i, _ in more], openings, config.wordings, 4)
@@ -205,6 +205,7 @@ class Reader:
       for m, opening in zip(messages, openings, strict=True)
       for _ in range(count)
     ]
+    # An answer's line ends before its question begins.
     stop = ('\n\n',) if openings and openings[0].startswith(school.TELLS) else ('\n',)
     sampler = Sampler(
       temperature=config.temperature, top_p=config.top_p, seed=(self.seed + salt) % 2**31
@@ -299,12 +300,17 @@ def sound(message: Message, question: str, answer: str) -> bool:
   value = bare(answer)
   return (
     question.endswith('?')
-    and 0 < len(value.split()) <= _LONGEST
-    and has(message.text, value)
+    and _tells(message, answer)
     and not has(question, value)
     and not _SELF.search(question)
     and _known(message, question)
   )
+
+
+def _tells(message: Message, answer: str) -> bool:
+  """Whether an answer stands in a message, and is short."""
+  value = bare(answer)
+  return 0 < len(value.split()) <= _LONGEST and has(message.text, value)
 
 
 def sound_sentence(message: Message, text: str, answer: str) -> bool:
