@@ -2,10 +2,10 @@
 
   python benchmarks/questions.py [--json=FILE]   # prints reader.WEIGHTS, too
 
-questions.json has 1,107 questions with answers that it made of four development days' messages, each
-labelled by somebody who read the message (2: right; 1: clumsy, but nothing false is learned; 0:
-wrong). The regression that weighs them is fitted here; its precision is of people whose labels it
-has not seen. Expected: two minutes on two cores once the base was at school.
+questions.json has 1,107 questions with answers that it made of messages of four development days,
+each labelled by somebody who read the message (2: right; 1: clumsy, but nothing false is learned;
+0: wrong). The regression that weighs them is fitted here; its precision is of people whose labels
+it has not seen. Expected: a minute on two cores once the base was at school.
 """
 
 from __future__ import annotations

@@ -377,8 +377,7 @@ class Agent(Forgetting):
     thought = self.think(text, user, now, blue, turns[-_TURNS:], retrieval, earlier)
     prompt, mind = thought.prompt, thought.mind
     self._why = self.reason(text, thought)
-    said = ''
-    whole = False
+    said, whole = '', False
     try:
       live = self.decoder.stream(
         mind,
