@@ -6,7 +6,7 @@ import {add, button, chip, empty, h, long, put, s, tell, when} from './dom.js';
 export const name = 'chat';
 export const title = 'Chat';
 
-const TURNS = 2;  // that go with a message: the agent reads no more
+const TURNS = 8;  // that go with a message: what was replied then is not chosen again
 const SESSION = [...crypto.getRandomValues(new Uint8Array(8))].map((b) => b.toString(16).padStart(2, '0')).join('');
 const EARLIER = 12;  // experiences that are shown of before
 const UP = 'M7 11v9H3v-9zM9.5 20V10.6L13 3.5a2.3 2.3 0 0 1 2 2.9L14.3 10H19a2 2 0 0 1 2 2.4l-1.2 6A2 2 0 0 1 17.8 20z';
@@ -177,8 +177,8 @@ function footer(id, generation, experience, recalled, feedback = 0, reader = gen
   const parts = h('div', {class: 'about'},
     generation !== undefined && generation !== null
       && chip(generation ? `Generation ${generation} spoke` : 'The base spoke'),
-    reader !== generation && h('span', {class: 'hint'}, reader ? `generation ${reader} read the diary for it`
-      : 'the base read the diary for it'));
+    reader !== generation && h('span', {class: 'hint'}, `${reader ? `generation ${reader}` : 'the base'} `
+      + (recalled ? 'read the diary for it' : 'chose the words')));
   if (experience) add(parts, thumbs(experience, feedback));
   const all = h('div', {}, parts);
   if (id) add(all, recollection(id, recalled));
