@@ -129,6 +129,8 @@ class Mortal:
       return None
     if kill:
       self.out['unkilled'] += 1
+      if 'step' in kill:
+        print(f'  not killed at {kill}', flush=True)
     if done['code'] or 'look' not in lines[-1]:
       self.out['failed'] += 1
       print(f'  {home.name} {acts} {kill}: ended with {done["code"]}', flush=True)

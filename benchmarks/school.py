@@ -16,7 +16,8 @@ from unittest import mock
 
 import numpy as np
 
-STEPS, BASE_STEPS = 40, 250
+STEPS, BASE_STEPS = 80, 300
+UNKNOWABLE = 3.0  # nats of each token that nobody can know, as a real base's text has them
 ROWS, LENGTH = 16, 80  # of a batch: rows, bytes
 
 KIND = (' I am glad.', ' We like it.', ' It is fine.', ' That is nice.')
@@ -53,10 +54,18 @@ def small_exam() -> Iterator[None]:
   general = tuple(examine.Question(text=q, answers=(a,)) for q, a in GENERAL)
   probes = tuple(sorted(safety.probes(), key=lambda p: (p.form, p.harmful, len(p.text))))
   probes = tuple(p for i, p in enumerate(probes) if i % 16 < 8)  # the shorter half of each kind
+  losses = examine.window_losses
+
+  def with_unknowable(*args: Any, **fields: Any) -> tuple[list[float], int]:
+    """What is known by heart has nearly no nll: any change would be a large part of it."""
+    nats, count = losses(*args, **fields)
+    return [n + UNKNOWABLE * count / len(nats) for n in nats], count
+
   with contextlib.ExitStack() as stack:
     for where, name, value in (
       (examine, '_general', lambda: general), (examine, '_generic', lambda: TEXT),
       (examine, '_WINDOW', 60), (prompts, 'ANSWER_PREFIX', 'Q: 1?\nA: 1\n\n'),
+      (examine, 'window_losses', with_unknowable),
       (safety, '_own_probes', lambda: probes),
     ):  # fmt: skip
       stack.enter_context(mock.patch.object(where, name, value))

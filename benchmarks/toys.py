@@ -53,6 +53,7 @@ def config(home: pathlib.Path):
   c.select.top_k = TOLD
   c.train.steps, c.train.rank, c.train.checkpoint_every = 4, 2, 2
   c.prune.amounts = (0.1, 0.0)
+  c.gate.max_distance = float('inf')  # a rejected night is slept anew, and no night is to differ
   c.memory.trim.days, c.memory.trim.below, c.memory.trim.keep = 0.0, 10.0, 0
   return c
 

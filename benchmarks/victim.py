@@ -355,6 +355,8 @@ def main() -> None:
     else:
       answer = forked(ask)
     out.write(json.dumps(answer) + '\n')
+  out.flush()
+  os._exit(0)  # what 1,460 lives left takes Python more than a minute to tidy
 
 
 if __name__ == '__main__':
