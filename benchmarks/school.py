@@ -16,7 +16,7 @@ from unittest import mock
 
 import numpy as np
 
-STEPS, BASE_STEPS = 80, 300
+STEPS, BASE_STEPS = 160, 300
 UNKNOWABLE = 3.0  # nats of each token that nobody can know, as a real base's text has them
 ROWS, LENGTH = 16, 80  # of a batch: rows, bytes
 
