@@ -157,7 +157,7 @@ def read(question: str, answer: str) -> Example:
 
 
 def asked_for(question: str, answer: str) -> Example:
-  """The answer first: of a question that is asked for something more are right."""
+  """The answer first: what is asked for something is right more often."""
   return Example(prompt=TELLS, target=f' {answer}\n{QUESTION} {question}\n\n')
 
 
@@ -313,16 +313,8 @@ def reader(mind: Mind, adapter: Lora, arch: Any) -> Mind:
 
 
 def _key(digest: str, config: SchoolConfig) -> str:
-  words = [
-    QUESTION,
-    SENTENCE,
-    UNTOLD,
-    TELLS,
-    NOTHING,
-    prompts.QUESTION,
-    prompts.ANSWER,
-    prompts.UNKNOWN,
-  ]
+  words = [QUESTION, SENTENCE, UNTOLD, TELLS, NOTHING]
+  words += [prompts.QUESTION, prompts.ANSWER, prompts.UNKNOWN]
   parts = [digest, dataclasses.astuple(config), words, _NAMES, told('{}', '{}')]
   parts += [[dataclasses.astuple(x) for x in (*lessons(), *bank(True))]]
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
