@@ -46,6 +46,9 @@ def get_config() -> ml_collections.ConfigDict:
   c.decode.cache_length = 1024  # tokens of context
   c.decode.max_message_bytes = 65_536  # longer messages are refused
   c.decode.choose_replies = True  # a pretrained model to statements: brain/smalltalk.py
+  # Nats by which "not told" must be likelier than the next best answer to be said, where the
+  # weights alone speak (brain/refusal.py); 0: it is said whenever it is the likeliest.
+  c.decode.sure_refusal = 1.5
 
   # Memory.
   c.memory = ml_collections.ConfigDict()

@@ -47,6 +47,7 @@ class DecodeConfig:
   cache_length: int = 1024
   max_message_bytes: int = 65_536
   choose_replies: bool = True  # a pretrained model to what is no question, among smalltalk.REPLIES
+  sure_refusal: float = 1.5  # nats: brain/refusal.py
 
   def __post_init__(self):
     for name in ('max_tokens', 'cache_length', 'max_message_bytes'):
@@ -84,7 +85,9 @@ def night(config: ConfigDict) -> night_lib.NightConfig:
   groups = {n: group(config, n, cls) for n, cls in hints.items() if n in config and n != 'seed'}
   groups['dream'] = dataclasses.replace(groups['dream'], agent=config.life.agent)
   groups['select'] = dataclasses.replace(groups['select'], weights=weights(config))
-  return night_lib.NightConfig(seed=config.seed, user=config.life.user, **groups)
+  fields = {'seed': config.seed, 'user': config.life.user}
+  fields['sure_refusal'] = 0.0 if config.model.instruct else float(config.decode.sure_refusal)
+  return night_lib.NightConfig(**fields, **groups)
 
 
 def night_of(values: Mapping[str, Any]) -> night_lib.NightConfig:

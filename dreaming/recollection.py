@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dreaming.brain import chat, decode, prompts, smalltalk
+from dreaming.brain import chat, decode, prompts, refusal, smalltalk
 from dreaming.life import Life
 from dreaming.memory import addressed, embed, reading, rerank, retell, unheard
 from dreaming.memory import recall as recall_lib
@@ -63,7 +63,9 @@ class Recollection(Life):
     reads = retrieval and (asks or self._model.instruct)
     recalled = self._notes([text], user, now)[0] if reads else []
     retold = ''
-    if recalled and asks:
+    # Whoever is to write writes what comes to it first.
+    closed = earlier is not None and mind.generation > 0 and not self._model.instruct
+    if asks and (recalled or closed):
       (found,) = self._weighed(mind, [text], user, [recalled], _FIRST_THOUGHT)
       recalled, mind, retold = found.notes, found.mind, found.reply if found.final else ''
     elif earlier is not None and not asks and self.chooses:
@@ -119,6 +121,9 @@ class Recollection(Life):
     recalled = [others[i] if i in silent else own for i, own in enumerate(recalled)]
     read |= {i: foreign[i] for i in silent}
     told += silent
+    quiet = [i for i in rest if i not in told and prompts.is_unknown(said[i].reply)]
+    for i, reply in self._reconsidered(mind, quiet, questions, user, said, max_tokens).items():
+      said[i] = Weighed(reply, [], mind, True)
     replies = [read[i][0] for i in told]
     notes = [recalled[i] for i in told]
     if self._retells:
@@ -189,6 +194,24 @@ class Recollection(Life):
       for (i, _), text in zip(rows, texts, strict=True):
         said[i] = text.strip()
     return said
+
+  def _reconsidered(
+    self, mind: Mind, which: Sequence[int], questions, user: str, said, max_tokens
+  ) -> dict[int, str]:
+    """What the weights answer where they refused, and were not sure enough of that."""
+    if self._model.instruct:
+      return {}
+    read = [self._prompt(questions[i], user, (), ()) for i in which]
+    others = refusal.reconsidered(
+      self.decoder,
+      mind,
+      [str(p.text) for p in read],
+      [said[i].reply for i in which],
+      prefix=prompts.ANSWER_PREFIX,
+      max_tokens=max_tokens,
+      sure=self._decode.sure_refusal,
+    )
+    return {which[j]: reply for j, reply in others.items()}
 
   def _recall(self, query: str, now: float, *, wait: bool = False, **fields: Any) -> list[Recalled]:
     if not self.diary.ids(limit=1):  # the first reply need not wait for the encoder

@@ -76,13 +76,18 @@ class Decoder(Counting):
     sampler: Sampler = GREEDY,
     stop: Sequence[str] = ('\n',),
     prefix: Prompt = '',
+    avoid: int | None = None,
   ) -> list[str]:
-    """Continues each prompt, to `stop` (not included), end of turn, or `max_tokens`."""
+    """Continues each prompt, to `stop` (not included), end of turn, or `max_tokens`.
+
+    None begins with the token `avoid`.
+    """
     texts = [''] * len(prompts)
     before = len(self.tokenizer.encode(prefix)) if isinstance(prefix, str) else len(prefix)
     for group in self._groups(prompts, before + max_tokens):
       rows = [prompts[i] for i in group]
-      for row, text in self._decode(mind, rows, group, max_tokens, sampler, stop, prefix):
+      how = max_tokens, sampler, stop, prefix
+      for row, text in self._decode(mind, rows, group, *how, avoid=avoid):
         texts[group[row]] = text
     return texts
 
@@ -240,7 +245,9 @@ class Decoder(Counting):
       positions[i, : len(row)] = np.arange(start, start + len(row))
     return tokens, positions, batch
 
-  def _decode(self, mind, prompts, numbers, max_tokens, sampler, stop, prefix, partial=False):
+  def _decode(
+    self, mind, prompts, numbers, max_tokens, sampler, stop, prefix, partial=False, avoid=None
+  ):
     """Yields (row, text): each row once when it ends, or after every token with `partial`.
 
     A row's number decides its noise, so that no text depends on what shares its batch.
@@ -260,6 +267,8 @@ class Decoder(Counting):
     # The last row's end: no slot is needed beyond it.
     kept = self._room(state, int(positions.max()) + 1 + max_tokens)
     cache, logits = self._prefill(mind.params, kept, tokens, positions, batch=batch)
+    if avoid is not None:
+      logits = logits.at[:, avoid].set(-np.inf)
     token = self._first(logits, key, numbers, np.int32(0), knobs, mode=sampler.mode)
     position = positions.max(axis=1) + 1
     served = None

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from dreaming import days
-from dreaming.brain import prompts
+from dreaming.brain import prompts, refusal
 from dreaming.brain.decode import Decoder
 from dreaming.brain.tokenizer import Tokenizer
 from dreaming.sleep import artifacts
@@ -51,6 +51,7 @@ class Exam:
   general: tuple[Question, ...]
   earlier: tuple[Question, ...] = ()
   firm: tuple[int, ...] = ()  # of `general`, what the base is sure of: measured, not gated
+  sure_refusal: float = 0.0  # how Green is asked: as it will speak, see `ask`
 
 
 def held_out(dreams: Iterable[Dream]) -> tuple[tuple[Question, ...], tuple[Question, ...]]:
@@ -83,11 +84,18 @@ def ask(
   form: Callable[[str], str] = prompts.question,
   prefix: str = prompts.ANSWER_PREFIX,
   max_tokens: int = ANSWER_TOKENS,
+  sure_refusal: float = 0.0,
 ) -> list[str]:
-  """Greedy replies; `form` makes a prompt of a question, `prefix` comes before all of them."""
+  """Greedy replies; `form` makes a prompt of a question, `prefix` comes before all of them.
+
+  Refusals stand where they are `sure_refusal` nats likelier than the next best: refusal.py.
+  """
   asked = [form(q) for q in questions]
   replies = decoder.generate(mind, asked, max_tokens=max_tokens, prefix=prefix) if asked else []
-  return [r.strip() for r in replies]
+  replies = [r.strip() for r in replies]
+  how = {'prefix': prefix, 'max_tokens': max_tokens, 'sure': sure_refusal}
+  others = refusal.reconsidered(decoder, mind, asked, replies, **how)
+  return [others.get(i, r) for i, r in enumerate(replies)]
 
 
 def judge(questions: Sequence[Question], replies: Sequence[str]) -> list[bool]:
@@ -215,7 +223,7 @@ def examine(
     }[name]
     tick()
     if questions:
-      said = ask(decoder, mind, [q.text for q in questions])
+      said = ask(decoder, mind, [q.text for q in questions], sure_refusal=exam.sure_refusal)
       counted = judge(questions, said)
       replies[name] = tuple(zip(said, counted, strict=True))
       measures[name] = sum(counted) / len(counted)
