@@ -12,7 +12,7 @@ import pytest
 from configs import tiny
 from dreaming import arms, configuration, days
 from dreaming.agent import Agent
-from dreaming.brain import chat, prompts
+from dreaming.brain import chat, prompts, refusal
 from dreaming.memory import embed, rating, rerank, score
 from dreaming.memory.recall import Recalled
 from dreaming.sleep import examine, safety
@@ -162,6 +162,7 @@ def told(agent, monkeypatch):
   monkeypatch.setattr(type(agent.identity), 'blue', property(lambda self: serving))
   monkeypatch.setattr(agent, '_notes', notes)
   monkeypatch.setattr(agent, '_ask', ask)
+  monkeypatch.setattr(refusal, 'reconsidered', lambda *_, **__: {})
   monkeypatch.setattr(
     rerank, 'evidence', lambda d, m, asked, *_: np.full(len(asked), known['evidence'])
   )
@@ -187,6 +188,35 @@ def test_notes_count_where_they_tell_what_the_weights_do_not_know(
   known.update(weights=weights, evidence=evidence, ids=ids)
   assert agent.answer(['What is it?'], retrieval=True) == [reply]
   assert agent.answer(['What is it?']) == [weights]
+
+
+@pytest.mark.parametrize(
+  ('evidence', 'ids', 'reply'),
+  [
+    (3.0, [1], 'It is Biscuit.'),  # a note tells it: the diary knows better than a doubt
+    (0.5, [1], 'Kiwi'),
+    (3.0, [], 'Kiwi'),
+  ],
+)
+def test_what_the_weights_refuse_in_doubt_they_answer(told, monkeypatch, evidence, ids, reply):
+  agent, known = told
+  known.update(evidence=evidence, ids=ids)
+  asked = []
+
+  def reconsidered(decoder, mind, texts, replies, *, prefix, max_tokens, sure):
+    asked.extend(
+      (mind.generation, prefix + t, r, sure) for t, r in zip(texts, replies, strict=True)
+    )
+    return dict.fromkeys(range(len(texts)), 'Kiwi')
+
+  monkeypatch.setattr(refusal, 'reconsidered', reconsidered)
+  question = prompts.ANSWER_PREFIX + prompts.question("What is Priya's parrot called?")
+  assert agent.answer(['What is my parrot called?'], retrieval=True) == [reply]
+  assert asked == [(1, question, known['weights'], 1.5)] * (reply == 'Kiwi')
+  assert agent.answer(['What is my parrot called?']) == ['Kiwi']
+  assert agent.reply('What is my parrot called?', retrieval=False) == 'Kiwi'
+  known.update(weights='Rex')
+  assert agent.answer(['What is my parrot called?']) == ['Rex']
 
 
 def test_an_instructed_model_reads_older_notes_only_where_it_knows_nothing(told, monkeypatch):

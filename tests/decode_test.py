@@ -139,6 +139,14 @@ def test_the_earliest_stop_ends_the_text_and_is_not_in_it():
     assert say([PROMPTS[0]], n=24, stop=stops)[0] == whole[:cut]
 
 
+def test_no_text_begins_with_what_is_avoided():
+  likely = np.argsort(full_logits(TOKENIZER.encode(PROMPTS[0], bos=True))[-1])
+  first, second = int(likely[-1]), int(likely[-2])
+  assert say(PROMPTS[:1], n=1) == [TOKENIZER.decode([first])]
+  assert say(PROMPTS[:1], n=1, avoid=first) == [TOKENIZER.decode([second])]
+  assert say(PROMPTS, avoid=second) == say(PROMPTS)  # nothing began so
+
+
 def test_a_stop_in_one_row_does_not_stop_the_others():
   whole = say(PROMPTS, n=12)
   stop = whole[2][3:5]

@@ -46,6 +46,8 @@ def reconsidered(
       mind, [asked[i] for i in own], max_tokens=max_tokens, prefix=prefix, avoid=opening
     )
     others |= {i: t.strip() for i, t in zip(own, texts, strict=True) if t.strip()}
+  if not others:
+    return {}
   compared = [(i, text) for i, other in others.items() for text in (replies[i], other)]
   rows = decoder.logprobs(
     mind, [asked[i] for i, _ in compared], [f' {t.strip()}\n' for _, t in compared], prefix=prefix
