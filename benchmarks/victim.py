@@ -136,7 +136,8 @@ def after(home: pathlib.Path) -> dict[str, Any]:
         do(agent)
       out[act] = {'operations': disk.seen, 'calls': calls.seen}
       disk.end()
-      with STEPS.at(None) as steps, _copied(home) as another, toys.wake(another) as again:
+      # The copy goes when they are counted: its removal is none of theirs.
+      with _copied(home) as another, STEPS.at(None) as steps, toys.wake(another) as again:
         do(again)
       out[act] |= {'steps': dict(steps.counts), 'look': toys.look(agent)}
   return out
