@@ -46,9 +46,9 @@ def get_config() -> ml_collections.ConfigDict:
   c.decode.cache_length = 1024  # tokens of context
   c.decode.max_message_bytes = 65_536  # longer messages are refused
   c.decode.choose_replies = True  # a pretrained model to statements: brain/smalltalk.py
-  # Nats by which "not told" must be likelier than the next best answer to be said, where the
-  # weights alone speak (brain/refusal.py); 0: it is said whenever it is the likeliest.
-  c.decode.sure_refusal = 1.5
+  # Nats by which "not told" must be likelier than the next best answer to be said where the
+  # weights speak: each night's exam chooses, at most this (brain/refusal.py). 0: it always stands.
+  c.decode.sure_refusal = 2.0
 
   # Memory.
   c.memory = ml_collections.ConfigDict()
@@ -217,7 +217,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.corpus.bare_share = 0.25  # of the dreams' questions that stand in rows without it
   c.corpus.replay_share = 0.35  # of tokens that are the base's own
   c.corpus.raw_share = 0.05  # of dream tokens: the experiences' own words
-  c.corpus.untold_share = 0.33  # of tonight's dream tokens: questions about what nobody told
+  c.corpus.untold_share = 0.4  # of tonight's dream tokens: questions about what nobody told
   c.corpus.rehearsal_share = 0.33  # of dream tokens: dreams of earlier nights
   # Questions of a fact; those of a fact that has fewer come up to three times as often.
   c.corpus.least_wordings = 12
@@ -235,7 +235,7 @@ def get_config() -> ml_collections.ConfigDict:
   # Sleeping: training.
   c.train = ml_collections.ConfigDict()
   c.train.learning_rate = 5e-4
-  c.train.steps = 110
+  c.train.steps = 100
   c.train.warmup = 0.1  # share of the steps; then a cosine down to a tenth
   c.train.optimizer = 'adamw'  # or 'adafactor'
   c.train.weight_decay = 0.0

@@ -47,7 +47,7 @@ class DecodeConfig:
   cache_length: int = 1024
   max_message_bytes: int = 65_536
   choose_replies: bool = True  # a pretrained model to what is no question, among smalltalk.REPLIES
-  sure_refusal: float = 1.5  # nats: brain/refusal.py
+  sure_refusal: float = 2.0  # nats, at most: brain/refusal.py
 
   def __post_init__(self):
     for name in ('max_tokens', 'cache_length', 'max_message_bytes'):

@@ -199,19 +199,14 @@ class Recollection(Life):
     self, mind: Mind, which: Sequence[int], questions, user: str, said, max_tokens
   ) -> dict[int, str]:
     """What the weights answer where they refused, and were not sure enough of that."""
-    if self._model.instruct:
+    sure = 0.0 if self._model.instruct or not which else self._sure(mind)
+    if not sure:
       return {}
     read = [self._prompt(questions[i], user, (), ()) for i in which]
-    others = refusal.reconsidered(
-      self.decoder,
-      mind,
-      [str(p.text) for p in read],
-      [said[i].reply for i in which],
-      prefix=prompts.ANSWER_PREFIX,
-      max_tokens=max_tokens,
-      sure=self._decode.sure_refusal,
-    )
-    return {which[j]: reply for j, reply in others.items()}
+    replies = [said[i].reply for i in which]
+    how = {'prefix': prompts.ANSWER_PREFIX, 'max_tokens': max_tokens}
+    found = refusal.doubts(self.decoder, mind, [str(p.text) for p in read], replies, **how)
+    return {which[j]: d.answer for j, d in found.items() if d.nats < sure}
 
   def _recall(self, query: str, now: float, *, wait: bool = False, **fields: Any) -> list[Recalled]:
     if not self.diary.ids(limit=1):  # the first reply need not wait for the encoder
@@ -269,6 +264,12 @@ class Recollection(Life):
   def _leads(self, before: Experience, e: Experience) -> bool:
     """Whether a turn may be read before another: one that is trusted less would speak with it."""
     return before.trust >= e.trust and not addressed.flagged(before, self.life.agent)
+
+  def _sure(self, mind: Mind) -> float:
+    """How sure a mind's refusals must be, nats, as the exam of its night chose."""
+    scores = {g.number: g.manifest.scores for g in self.diary.generations()}
+    found = scores.get(mind.generation, {}).get('sure_refusal') or 0.0
+    return min(found, self._decode.sure_refusal)
 
   def _lived(self, mind: Mind) -> int:
     """The last experience that a mind's weights were made of."""

@@ -137,7 +137,8 @@ def test_a_question_is_answered_from_what_corrects_what_tells(agent, monkeypatch
 @pytest.fixture
 def told(agent, monkeypatch):
   """An agent of generation 1, made of experiences 1 and 2; notes reply 'Biscuit' if they tell."""
-  made = types.SimpleNamespace(number=1, manifest=types.SimpleNamespace(sources=(1, 2)))
+  manifest = types.SimpleNamespace(sources=(1, 2), scores={'sure_refusal': 1.5})
+  made = types.SimpleNamespace(number=1, manifest=manifest)
   serving = Mind(params={}, generation=1)
   known = {'weights': 'Priya has not told me.', 'evidence': 3.0, 'ids': [1]}
 
@@ -162,7 +163,7 @@ def told(agent, monkeypatch):
   monkeypatch.setattr(type(agent.identity), 'blue', property(lambda self: serving))
   monkeypatch.setattr(agent, '_notes', notes)
   monkeypatch.setattr(agent, '_ask', ask)
-  monkeypatch.setattr(refusal, 'reconsidered', lambda *_, **__: {})
+  monkeypatch.setattr(refusal, 'doubts', lambda *_, **__: {})
   monkeypatch.setattr(
     rerank, 'evidence', lambda d, m, asked, *_: np.full(len(asked), known['evidence'])
   )
@@ -191,30 +192,35 @@ def test_notes_count_where_they_tell_what_the_weights_do_not_know(
 
 
 @pytest.mark.parametrize(
-  ('evidence', 'ids', 'reply'),
+  ('evidence', 'ids', 'nats', 'reply'),
   [
-    (3.0, [1], 'It is Biscuit.'),  # a note tells it: the diary knows better than a doubt
-    (0.5, [1], 'Kiwi'),
-    (3.0, [], 'Kiwi'),
+    (3.0, [1], 1.4, 'It is Biscuit.'),  # a note tells it: the diary knows better than a doubt
+    (0.5, [1], 1.4, 'Kiwi'),
+    (3.0, [], 1.4, 'Kiwi'),
+    (3.0, [], 1.6, 'Priya has not told me.'),
   ],
 )
-def test_what_the_weights_refuse_in_doubt_they_answer(told, monkeypatch, evidence, ids, reply):
+def test_what_the_weights_refuse_in_doubt_they_answer(
+  told, monkeypatch, evidence, ids, nats, reply
+):
   agent, known = told
   known.update(evidence=evidence, ids=ids)
   asked = []
 
-  def reconsidered(decoder, mind, texts, replies, *, prefix, max_tokens, sure):
-    asked.extend(
-      (mind.generation, prefix + t, r, sure) for t, r in zip(texts, replies, strict=True)
-    )
-    return dict.fromkeys(range(len(texts)), 'Kiwi')
+  def doubts(decoder, mind, texts, replies, *, prefix, max_tokens):
+    asked.extend((mind.generation, prefix + t, r) for t, r in zip(texts, replies, strict=True))
+    return {i: refusal.Doubt('Kiwi', nats) for i in range(len(texts))}
 
-  monkeypatch.setattr(refusal, 'reconsidered', reconsidered)
+  monkeypatch.setattr(refusal, 'doubts', doubts)
   question = prompts.ANSWER_PREFIX + prompts.question("What is Priya's parrot called?")
   assert agent.answer(['What is my parrot called?'], retrieval=True) == [reply]
-  assert asked == [(1, question, known['weights'], 1.5)] * (reply == 'Kiwi')
-  assert agent.answer(['What is my parrot called?']) == ['Kiwi']
-  assert agent.reply('What is my parrot called?', retrieval=False) == 'Kiwi'
+  assert asked == [(1, question, known['weights'])] * (reply != 'It is Biscuit.')
+  closed = 'Kiwi' if nats < 1.5 else known['weights']
+  assert agent.answer(['What is my parrot called?']) == [closed]
+  if closed == 'Kiwi':
+    assert agent.reply('What is my parrot called?', retrieval=False) == 'Kiwi'
+    agent._decode = dataclasses.replace(agent._decode, sure_refusal=0.0)
+    assert agent.answer(['What is my parrot called?']) == [known['weights']]
   known.update(weights='Rex')
   assert agent.answer(['What is my parrot called?']) == ['Rex']
 

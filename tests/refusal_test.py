@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dreaming.brain import prompts
-from dreaming.brain.refusal import reconsidered
+from dreaming.brain.refusal import Doubt, answered, chosen, doubts
 from dreaming.sleep import examine
 from dreaming.types import Mind
 
@@ -45,27 +45,28 @@ class Fake:
 
 
 def ask(fake, asked, replies, sure=1.5):
-  how = {'prefix': prompts.ANSWER_PREFIX, 'max_tokens': 16, 'sure': sure}
-  return reconsidered(fake, MIND, asked, replies, **how)
+  found = doubts(fake, MIND, asked, replies, prefix=prompts.ANSWER_PREFIX, max_tokens=16)
+  return answered(replies, found, sure)
 
 
-@pytest.mark.parametrize(('nats', 'answer'), [(-2.4, {0: 'Kiwi'}), (-2.6, {})])
-def test_a_refusal_gives_way_to_what_is_nearly_as_likely(nats, answer):
-  assert ask(Fake({'a': 'Kiwi'}, {NO: -1.0, 'Kiwi': nats}), ['a'], [NO]) == answer
+@pytest.mark.parametrize(('nats', 'reply'), [(-2.4, 'Kiwi'), (-2.6, NO)])
+def test_a_refusal_gives_way_to_what_is_nearly_as_likely(nats, reply):
+  assert ask(Fake({'a': 'Kiwi'}, {NO: -1.0, 'Kiwi': nats}), ['a'], [NO]) == [reply]
 
 
 def test_what_is_no_refusal_is_not_looked_at():
   fake = Fake({'b': 'Kiwi'}, {NO: -1.0, 'Kiwi': -1.0})
-  assert ask(fake, ['a', 'b'], ['Rex', NO]) == {1: 'Kiwi'} and len(fake.avoided) == 1
-  assert ask(fake, ['a'], ['Rex']) == {} and ask(fake, [], []) == {}
-  assert ask(fake, ['b'], [NO], sure=0.0) == {} and len(fake.avoided) == 1
+  assert ask(fake, ['a', 'b'], ['Rex', NO]) == ['Rex', 'Kiwi'] and len(fake.avoided) == 1
+  assert ask(fake, ['a'], ['Rex']) == ['Rex'] and ask(fake, [], []) == []
+  assert len(fake.avoided) == 1
+  assert ask(fake, ['b'], [NO], sure=0.0) == [NO]
 
 
 def test_every_name_is_avoided_where_it_refuses():
   other = 'Tom has not told me.'
   fake = Fake({'a': 'Kiwi', 'b': 'Rex', 'c': 'Oslo'}, {NO: 0, other: 0, 'Kiwi': 0, 'Rex': -9,
                                                        'Oslo': -1})  # fmt: skip
-  assert ask(fake, ['a', 'b', 'c'], [NO, other, other]) == {0: 'Kiwi', 2: 'Oslo'}
+  assert ask(fake, ['a', 'b', 'c'], [NO, other, other]) == ['Kiwi', other, 'Oslo']
   names = [fake.tokenizer.encode(name)[0] for name in ('Priya', 'Tom')]
   assert fake.avoided == [(names[0], 1), (names[1], 2)]
 
@@ -73,11 +74,50 @@ def test_every_name_is_avoided_where_it_refuses():
 def test_another_refusal_or_nothing_is_no_answer():
   again = 'I say that Priya has not told me.'
   fake = Fake({'a': again, 'b': ''}, {NO: 0.0, again: 0.0})
-  assert ask(fake, ['a', 'b'], [NO, NO]) == {}
+  assert ask(fake, ['a', 'b'], [NO, NO]) == [NO, NO]
 
 
-def test_exams_ask_as_the_agent_speaks():
-  asked = prompts.question('Which bird?')
-  fake = Fake({asked: 'Kiwi'}, {NO: -1.0, 'Kiwi': -2.0})
-  assert examine.ask(fake, MIND, ['Which bird?']) == [NO]
-  assert examine.ask(fake, MIND, ['Which bird?'], sure_refusal=1.5) == ['Kiwi']
+def rows(*nats, counted=True):
+  return [(Doubt('Kiwi', n), counted) for n in nats]
+
+
+@pytest.mark.parametrize(
+  ('told', 'untold', 'fields', 'sure'),
+  [
+    (rows(0.4, 0.9, 1.6), [], {}, 1.75),
+    (rows(0.4, 0.9, 1.6), rows(1.5), {}, 1.0),  # as much won as lost: the smaller limit
+    (rows(0.4, 0.9, 1.6), rows(1.5, counted=False), {}, 1.75),  # another answer is no invention
+    (rows(0.4, counted=False), [], {}, 0.0),  # what is held back is wrong: nothing is won
+    (rows(0.4, 0.9, 1.6), [], {'most': 1.0}, 1.0),
+    (rows(0.4, 0.9, 1.6), rows(0.8), {'limit': 0.05}, 0.5),
+    (rows(0.4, 0.9, 1.6), rows(0.8), {'invented': 0.12}, 0.5),
+    (rows(0.4), [], {'invented': 0.3}, 0.0),
+    (rows(0.4), [], {'counts': (10, 0)}, 0.0),  # nothing says what it would cost
+    (rows(3.0), [], {}, 0.0),
+  ],
+)
+def test_the_limit_is_where_most_is_won_over_what_is_invented(told, untold, fields, sure):
+  usual = {'counts': (10, 10), 'most': 2.0, 'invented': 0.0, 'limit': 0.2}
+  usual |= fields
+  counts = usual.pop('counts')
+  assert chosen(told, untold, counts, **usual) == sure
+
+
+def test_an_exam_chooses_and_asks_as_the_agent_will_speak(monkeypatch):
+  asked = {prompts.question(q): a for q, a in (('Bird?', 'Kiwi'), ('City?', 'Oslo'))}
+  asked |= {prompts.question(q): 'Oslo' for q in ('Aunt?', 'Uncle?', 'Boss?')}
+  fake = Fake(asked, {NO: -1.0, 'Kiwi': -2.0, 'Oslo': -2.8})
+  monkeypatch.setattr(fake, 'forget', lambda mind: None, raising=False)
+  monkeypatch.setattr(examine, 'window_losses', lambda *_: ([2.0], 1))
+  monkeypatch.setattr(examine, 'answer_losses', lambda *_: [1.0])
+  question = examine.Question
+  told = question(text='Bird?', answers=('Kiwi',)), question(text='City?', answers=('Oslo',))
+  never = tuple(question(text=q, answers=('Oslo',)) for q in ('Aunt?', 'Uncle?', 'Boss?'))
+  exam = examine.Exam(recall=told, never_mentioned=never, general=(), sure_refusal=2.0)
+  report = examine.examine(fake, MIND, exam)
+  assert report.measures['sure_refusal'] == 1.25 and report.measures['recall'] == 0.5
+  assert report.measures['never_mentioned'] == 0.0
+  assert report.replies['recall'] == (('Kiwi', True), (NO, False))
+  exam = examine.Exam(recall=told, never_mentioned=never, general=())
+  report = examine.examine(fake, MIND, exam)
+  assert report.measures['recall'] == 0.0 and report.measures['sure_refusal'] == 0.0

@@ -33,7 +33,7 @@ class CorpusConfig:
   bare_share: float = 0.25  # of the dreams' questions that stand in rows without it
   replay_share: float = 0.35  # of tokens that are the base's own
   raw_share: float = 0.05  # of dream tokens that are the experiences' own text
-  untold_share: float = 0.33  # of tonight's dream tokens: questions about what nobody told
+  untold_share: float = 0.4  # of tonight's dream tokens: questions about what nobody told
   rehearsal_share: float = 0.33  # of dream tokens from earlier nights, when there are any
   least_wordings: int = 12  # questions of a fact; those of one with fewer come up to 3 times
   weak_repeats: int = 1  # times that a dream is rehearsed whose fact the weights do not hold

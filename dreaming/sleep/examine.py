@@ -31,6 +31,7 @@ FILES = pathlib.Path(__file__).parent / 'exam'
 ANSWER_TOKENS = 16
 _WINDOW = 250  # tokens of generic text at a time: one shape, one compilation
 _ROWS = 8  # windows at a time
+_ROOM = 0.75  # of what the gate lets be invented, for answers in doubt: the rest is for chance
 
 # ---- The exam ----
 
@@ -51,7 +52,8 @@ class Exam:
   general: tuple[Question, ...]
   earlier: tuple[Question, ...] = ()
   firm: tuple[int, ...] = ()  # of `general`, what the base is sure of: measured, not gated
-  sure_refusal: float = 0.0  # how Green is asked: as it will speak, see `ask`
+  sure_refusal: float = 0.0  # nats: the largest limit of refusals that is tried, see refusal.py
+  max_invented: float = 0.2  # share of `never_mentioned` that it may cost
 
 
 def held_out(dreams: Iterable[Dream]) -> tuple[tuple[Question, ...], tuple[Question, ...]]:
@@ -84,18 +86,11 @@ def ask(
   form: Callable[[str], str] = prompts.question,
   prefix: str = prompts.ANSWER_PREFIX,
   max_tokens: int = ANSWER_TOKENS,
-  sure_refusal: float = 0.0,
 ) -> list[str]:
-  """Greedy replies; `form` makes a prompt of a question, `prefix` comes before all of them.
-
-  Refusals stand where they are `sure_refusal` nats likelier than the next best: refusal.py.
-  """
+  """Greedy replies; `form` makes a prompt of a question, `prefix` comes before all of them."""
   asked = [form(q) for q in questions]
   replies = decoder.generate(mind, asked, max_tokens=max_tokens, prefix=prefix) if asked else []
-  replies = [r.strip() for r in replies]
-  how = {'prefix': prefix, 'max_tokens': max_tokens, 'sure': sure_refusal}
-  others = refusal.reconsidered(decoder, mind, asked, replies, **how)
-  return [others.get(i, r) for i, r in enumerate(replies)]
+  return [r.strip() for r in replies]
 
 
 def judge(questions: Sequence[Question], replies: Sequence[str]) -> list[bool]:
@@ -214,20 +209,27 @@ def examine(
   """
   measures: dict[str, float] = {}
   replies: dict[str, tuple[tuple[str, bool], ...]] = {}
-  for name in ('recall', 'never_mentioned', 'general', 'earlier'):
-    questions = {
-      'recall': exam.recall,
-      'never_mentioned': exam.never_mentioned,
-      'general': exam.general,
-      'earlier': exam.earlier,
-    }[name]
+  asked = {
+    'recall': exam.recall,
+    'never_mentioned': exam.never_mentioned,
+    'general': exam.general,
+    'earlier': exam.earlier,
+  }
+  said: dict[str, list[str]] = {}
+  held_back: dict[str, dict[int, refusal.Doubt]] = {}
+  for name, questions in asked.items():
     tick()
+    said[name] = ask(decoder, mind, [q.text for q in questions]) if questions else []
+    held_back[name] = _held_back(decoder, mind, questions, said[name]) if exam.sure_refusal else {}
+  sure = _sure(exam, said, held_back)
+  for name, questions in asked.items():
     if questions:
-      said = ask(decoder, mind, [q.text for q in questions], sure_refusal=exam.sure_refusal)
-      counted = judge(questions, said)
-      replies[name] = tuple(zip(said, counted, strict=True))
+      spoken = refusal.answered(said[name], held_back[name], sure)
+      counted = judge(questions, spoken)
+      replies[name] = tuple(zip(spoken, counted, strict=True))
       measures[name] = sum(counted) / len(counted)
       measures[f'{name}_count'] = len(counted)
+  measures['sure_refusal'] = sure
   decoder.forget(mind)  # what it was laid out in to speak is room to read in
   if exam.firm:
     kept = [replies['general'][i][1] for i in exam.firm]
@@ -238,6 +240,33 @@ def examine(
   windows, count = window_losses(decoder, mind)
   measures['nll'], measures['nll_count'] = sum(windows) / count, count
   return Report(measures=measures, replies=replies, windows=tuple(windows))
+
+
+def _held_back(
+  decoder: Decoder, mind: Mind, questions: Sequence[Question], said: Sequence[str]
+) -> dict[int, refusal.Doubt]:
+  asked = [prompts.question(q.text) for q in questions]
+  how = {'prefix': prompts.ANSWER_PREFIX, 'max_tokens': ANSWER_TOKENS}
+  return refusal.doubts(decoder, mind, asked, said, **how)
+
+
+def _sure(exam: Exam, said, held_back) -> float:
+  """How sure Green's refusals must be, by its own exam: it is asked as it will speak."""
+
+  def judged(name: str, questions: Sequence[Question]) -> list[tuple[refusal.Doubt, bool]]:
+    found = held_back[name]
+    right = judge([questions[i] for i in found], [d.answer for d in found.values()])
+    return list(zip(found.values(), right, strict=True))
+
+  told, untold = exam.recall, exam.never_mentioned
+  return refusal.chosen(
+    judged('recall', told),
+    judged('never_mentioned', untold),
+    (len(told), len(untold)),
+    most=exam.sure_refusal,
+    invented=sum(judge(untold, said['never_mentioned'])) / max(len(untold), 1),
+    limit=_ROOM * exam.max_invented,
+  )
 
 
 def missed(questions: Sequence[Question], report: Report) -> list[int]:

@@ -264,7 +264,7 @@ class _Night:
       then = lineage.questions(self.diary, limit=_EARLIER, newer=self.dreams)
       exam = examine.Exam(
         recall=told, never_mentioned=unknown, general=known.general, earlier=then, firm=known.firm,
-        sure_refusal=self.config.sure_refusal,
+        sure_refusal=self.config.sure_refusal, max_invented=self.config.gate.max_never_mentioned,
       )  # fmt: skip
       found = candidate.examine_green(
         decoder=self.decoder, base=self.base, base_mind=self.base_mind, ground=self.ground,
@@ -393,7 +393,7 @@ class _Night:
   @contextlib.contextmanager
   def _timed(self, step: str) -> Iterator[None]:
     self.progress(step, 0, 0, {})
-    if step in ('dream', 'train', 'prune', 'examine'):
+    if step in ('dream', 'corpus', 'train', 'prune', 'examine'):
       programs.drop()  # of the step before
     start = time.monotonic()
     yield

@@ -167,6 +167,7 @@ class Reader:
       i, value = more[n]
       if pair := _parsed(messages[i], f'{value}\n{school.QUESTION} {text}'):
         found[(i, *pair)] = None
+    self.decoder.forget(self.mind)  # what it was laid out in to ask is room to judge in
     asked = [(messages[i], q, a) for i, q, a in found]
     return [
       Told(source=m.source, question=q, answer=a, odds=odds(known))
