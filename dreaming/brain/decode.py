@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dreaming.brain import kv_cache, serving, transformer
+from dreaming.brain import kv_cache, programs, serving, transformer
 from dreaming.brain.programs import Counting
 from dreaming.brain.sampler import CANDIDATES, GREEDY, Sampler
 from dreaming.brain.scoring import Asked, Scorer
@@ -34,6 +34,7 @@ _PREFIXES = 4  # kept KV caches: 37 MB each on the 270M
 _MINDS = 1  # kept layouts for decoding: as large as the layers in f32, and made in a second
 _LENGTHS = (8, 16, 32, 64, 128, 192, 256, 512, 1024, 2048, 4096, 8192)
 _BATCHES = (1, 2, 4, 8, 16, 32)
+_LARGE = 16  # rows, from which a batch leaves much memory behind
 _TOKENS = 4096  # of all rows of a batch: their KV cache is 150 MB on the 270M
 
 
@@ -89,6 +90,8 @@ class Decoder(Counting):
       how = max_tokens, sampler, stop, prefix
       for row, text in self._decode(mind, rows, group, *how, avoid=avoid):
         texts[group[row]] = text
+      if len(group) >= _LARGE:
+        programs.trim()
     return texts
 
   def stream(

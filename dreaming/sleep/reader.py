@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from dreaming.brain import prompts
+from dreaming.brain import programs, prompts
 from dreaming.brain.decode import Decoder, Sampler
 from dreaming.sleep import school
 from dreaming.sleep.corpus import shortlist_of
@@ -168,6 +168,7 @@ class Reader:
       if pair := _parsed(messages[i], f'{value}\n{school.QUESTION} {text}'):
         found[(i, *pair)] = None
     self.decoder.forget(self.mind)  # what it was laid out in to ask is room to judge in
+    programs.drop()
     asked = [(messages[i], q, a) for i, q, a in found]
     return [
       Told(source=m.source, question=q, answer=a, odds=odds(known))
