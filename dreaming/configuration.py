@@ -47,7 +47,7 @@ class DecodeConfig:
   cache_length: int = 1024
   max_message_bytes: int = 65_536
   choose_replies: bool = True  # a pretrained model to what is no question, among smalltalk.REPLIES
-  sure_refusal: float = 2.0  # nats, at most: brain/refusal.py
+  refusal_line: float = 2.0  # nats, at most: brain/refusal.py
 
   def __post_init__(self):
     for name in ('max_tokens', 'cache_length', 'max_message_bytes'):
@@ -86,7 +86,7 @@ def night(config: ConfigDict) -> night_lib.NightConfig:
   groups['dream'] = dataclasses.replace(groups['dream'], agent=config.life.agent)
   groups['select'] = dataclasses.replace(groups['select'], weights=weights(config))
   fields = {'seed': config.seed, 'user': config.life.user}
-  fields['sure_refusal'] = 0.0 if config.model.instruct else float(config.decode.sure_refusal)
+  fields['refusal_line'] = 0.0 if config.model.instruct else float(config.decode.refusal_line)
   return night_lib.NightConfig(**fields, **groups)
 
 

@@ -64,8 +64,7 @@ class Recollection(Life):
     recalled = self._notes([text], user, now)[0] if reads else []
     retold = ''
     # Whoever is to write writes what comes to it first.
-    closed = earlier is not None and mind.generation > 0 and not self._model.instruct
-    if asks and (recalled or closed):
+    if asks and (recalled or (earlier is not None and self._line(mind))):
       (found,) = self._weighed(mind, [text], user, [recalled], _FIRST_THOUGHT)
       recalled, mind, retold = found.notes, found.mind, found.reply if found.final else ''
     elif earlier is not None and not asks and self.chooses:
@@ -109,6 +108,8 @@ class Recollection(Life):
     rest = sorted({*range(len(questions))} - {*told} - untold)  # the others cost no second pass
     closed = self._ask(mind, [questions[i] for i in rest], user, [[]] * len(rest), max_tokens)
     said = {i: Weighed(reply, [], mind) for i, reply in zip(rest, closed, strict=True)}
+    if (line := self._line(mind)) < 0:  # a doubtful answer is none: notes may have one
+      self._redraw(said, rest, line, mind, questions, user, max_tokens)
     unsaid = [i for i in rest if recalled[i] and prompts.is_unknown(said[i].reply)]
     late = [i for i in unsaid if i not in read]
     read |= self._read(reader, questions, user, recalled, late, max_tokens)
@@ -121,9 +122,9 @@ class Recollection(Life):
     recalled = [others[i] if i in silent else own for i, own in enumerate(recalled)]
     read |= {i: foreign[i] for i in silent}
     told += silent
-    quiet = [i for i in rest if i not in told and prompts.is_unknown(said[i].reply)]
-    for i, reply in self._reconsidered(mind, quiet, questions, user, said, max_tokens).items():
-      said[i] = Weighed(reply, [], mind, True)
+    if line > 0:  # a doubtful refusal gives way where no note has told
+      quiet = [i for i in rest if i not in told]
+      self._redraw(said, quiet, line, mind, questions, user, max_tokens)
     replies = [read[i][0] for i in told]
     notes = [recalled[i] for i in told]
     if self._retells:
@@ -195,18 +196,18 @@ class Recollection(Life):
         said[i] = text.strip()
     return said
 
-  def _reconsidered(
-    self, mind: Mind, which: Sequence[int], questions, user: str, said, max_tokens
-  ) -> dict[int, str]:
-    """What the weights answer where they refused, and were not sure enough of that."""
-    sure = 0.0 if self._model.instruct or not which else self._sure(mind)
-    if not sure:
-      return {}
-    read = [self._prompt(questions[i], user, (), ()) for i in which]
+  def _redraw(
+    self, said: dict[int, Weighed], which: Sequence[int], line: float, mind: Mind, questions,
+    user: str, max_tokens: int,
+  ) -> None:  # fmt: skip
+    """Lets the weights answer what they refused in doubt, or refuse what they answered so."""
+    asked = [str(self._prompt(questions[i], user, (), ()).text) for i in which]
     replies = [said[i].reply for i in which]
-    how = {'prefix': prompts.ANSWER_PREFIX, 'max_tokens': max_tokens}
-    found = refusal.doubts(self.decoder, mind, [str(p.text) for p in read], replies, **how)
-    return {which[j]: d.answer for j, d in found.items() if d.nats < sure}
+    how = {'user': user, 'prefix': prompts.ANSWER_PREFIX, 'max_tokens': max_tokens}
+    new = refusal.redrawn(self.decoder, mind, asked, replies, line, **how)
+    for i, before, reply in zip(which, replies, new, strict=True):
+      if reply != before:
+        said[i] = Weighed(reply, [], mind, True)
 
   def _recall(self, query: str, now: float, *, wait: bool = False, **fields: Any) -> list[Recalled]:
     if not self.diary.ids(limit=1):  # the first reply need not wait for the encoder
@@ -265,11 +266,12 @@ class Recollection(Life):
     """Whether a turn may be read before another: one that is trusted less would speak with it."""
     return before.trust >= e.trust and not addressed.flagged(before, self.life.agent)
 
-  def _sure(self, mind: Mind) -> float:
-    """How sure a mind's refusals must be, nats, as the exam of its night chose."""
+  def _line(self, mind: Mind) -> float:
+    """Where a mind is to refuse, nats, as the exam of its night chose; see refusal.py."""
+    most = 0.0 if self._model.instruct else self._decode.refusal_line
     scores = {g.number: g.manifest.scores for g in self.diary.generations()}
-    found = scores.get(mind.generation, {}).get('sure_refusal') or 0.0
-    return min(found, self._decode.sure_refusal)
+    found = scores.get(mind.generation, {}).get('line') or 0.0
+    return max(-most, min(found, most))
 
   def _lived(self, mind: Mind) -> int:
     """The last experience that a mind's weights were made of."""

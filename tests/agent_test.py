@@ -137,7 +137,7 @@ def test_a_question_is_answered_from_what_corrects_what_tells(agent, monkeypatch
 @pytest.fixture
 def told(agent, monkeypatch):
   """An agent of generation 1, made of experiences 1 and 2; notes reply 'Biscuit' if they tell."""
-  manifest = types.SimpleNamespace(sources=(1, 2), scores={'sure_refusal': 1.5})
+  manifest = types.SimpleNamespace(sources=(1, 2), scores={'line': 1.5})
   made = types.SimpleNamespace(number=1, manifest=manifest)
   serving = Mind(params={}, generation=1)
   known = {'weights': 'Priya has not told me.', 'evidence': 3.0, 'ids': [1]}
@@ -192,37 +192,43 @@ def test_notes_count_where_they_tell_what_the_weights_do_not_know(
 
 
 @pytest.mark.parametrize(
-  ('evidence', 'ids', 'nats', 'reply'),
+  ('weights', 'line', 'nats', 'evidence', 'ids', 'reply'),
   [
-    (3.0, [1], 1.4, 'It is Biscuit.'),  # a note tells it: the diary knows better than a doubt
-    (0.5, [1], 1.4, 'Kiwi'),
-    (3.0, [], 1.4, 'Kiwi'),
-    (3.0, [], 1.6, 'Priya has not told me.'),
+    ('', 1.5, 1.4, 3.0, [1], 'It is Biscuit.'),  # a note tells it: the diary knows better
+    ('', 1.5, 1.4, 0.5, [1], 'Kiwi'),
+    ('', 1.5, 1.4, 3.0, [], 'Kiwi'),
+    ('', 1.5, 1.6, 3.0, [], 'Priya has not told me.'),
+    ('', 9.0, 2.1, 3.0, [], 'Priya has not told me.'),  # beyond what the configuration allows
+    ('', 0.0, 0.1, 3.0, [], 'Priya has not told me.'),
+    ('', -1.0, 0.1, 3.0, [], 'Priya has not told me.'),
+    ('Rex', 1.5, -0.5, 3.0, [], 'Rex'),
+    ('Rex', -1.0, -1.1, 3.0, [], 'Rex'),
+    ('Rex', -1.0, -0.9, 3.0, [], 'Priya has not told me.'),
+    ('Rex', -1.0, -0.9, 3.0, [1], 'It is Biscuit.'),  # a doubtful answer is none
+    ('Rex', -1.0, -0.9, 0.5, [1], 'Priya has not told me.'),
   ],
 )
-def test_what_the_weights_refuse_in_doubt_they_answer(
-  told, monkeypatch, evidence, ids, nats, reply
+def test_where_the_weights_refuse_the_nights_exam_has_said(
+  told, monkeypatch, weights, line, nats, evidence, ids, reply
 ):
   agent, known = told
-  known.update(evidence=evidence, ids=ids)
+  no = known['weights']
+  known.update(evidence=evidence, ids=ids, weights=weights or no)
+  agent.diary.generations()[0].manifest.scores['line'] = line
   asked = []
 
-  def doubts(decoder, mind, texts, replies, *, prefix, max_tokens):
-    asked.extend((mind.generation, prefix + t, r) for t, r in zip(texts, replies, strict=True))
-    return {i: refusal.Doubt('Kiwi', nats) for i in range(len(texts))}
+  def doubts(decoder, mind, texts, replies, *, user, prefix, max_tokens):
+    asked.extend((mind.generation, user, prefix + t) for t in texts)
+    return {i: refusal.Doubt(weights or 'Kiwi', no, nats) for i in range(len(texts))}
 
   monkeypatch.setattr(refusal, 'doubts', doubts)
   question = prompts.ANSWER_PREFIX + prompts.question("What is Priya's parrot called?")
   assert agent.answer(['What is my parrot called?'], retrieval=True) == [reply]
-  assert asked == [(1, question, known['weights'])] * (reply != 'It is Biscuit.')
-  closed = 'Kiwi' if nats < 1.5 else known['weights']
-  assert agent.answer(['What is my parrot called?']) == [closed]
-  if closed == 'Kiwi':
-    assert agent.reply('What is my parrot called?', retrieval=False) == 'Kiwi'
-    agent._decode = dataclasses.replace(agent._decode, sure_refusal=0.0)
-    assert agent.answer(['What is my parrot called?']) == [known['weights']]
-  known.update(weights='Rex')
-  assert agent.answer(['What is my parrot called?']) == ['Rex']
+  assert set(asked) <= {(1, 'Priya', question)}
+  closed = agent.answer(['What is my parrot called?'])
+  assert closed == [(weights or 'Kiwi') if nats < max(-2, min(line, 2)) else no]
+  if closed != [known['weights']]:  # else it is streamed
+    assert agent.reply('What is my parrot called?', retrieval=False) == closed[0]
 
 
 def test_an_instructed_model_reads_older_notes_only_where_it_knows_nothing(told, monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dreaming.brain import prompts
-from dreaming.brain.refusal import Doubt, answered, chosen, doubts
+from dreaming.brain.refusal import Doubt, chosen, doubts, redrawn
 from dreaming.sleep import examine
 from dreaming.types import Mind
 
@@ -44,22 +44,33 @@ class Fake:
     return [np.full(2, self.nats[t.strip()] / 2) for t in texts]
 
 
-def ask(fake, asked, replies, sure=1.5):
-  found = doubts(fake, MIND, asked, replies, prefix=prompts.ANSWER_PREFIX, max_tokens=16)
-  return answered(replies, found, sure)
+HOW = {'user': 'Priya', 'prefix': prompts.ANSWER_PREFIX, 'max_tokens': 16}
+
+
+def ask(fake, asked, replies, line=1.5):
+  return redrawn(fake, MIND, asked, replies, line, **HOW)
 
 
 @pytest.mark.parametrize(('nats', 'reply'), [(-2.4, 'Kiwi'), (-2.6, NO)])
 def test_a_refusal_gives_way_to_what_is_nearly_as_likely(nats, reply):
-  assert ask(Fake({'a': 'Kiwi'}, {NO: -1.0, 'Kiwi': nats}), ['a'], [NO]) == [reply]
+  fake = Fake({'a': 'Kiwi'}, {NO: -1.0, 'Kiwi': nats})
+  assert ask(fake, ['a'], [NO]) == [reply]
+  found = doubts(fake, MIND, ['a'], [NO], **HOW)
+  assert found == {0: Doubt('Kiwi', NO, pytest.approx(-1.0 - nats))}
 
 
-def test_what_is_no_refusal_is_not_looked_at():
-  fake = Fake({'b': 'Kiwi'}, {NO: -1.0, 'Kiwi': -1.0})
+@pytest.mark.parametrize(('nats', 'reply'), [(-2.6, 'Kiwi'), (-2.4, NO)])
+def test_an_answer_gives_way_to_a_refusal_that_is_nearly_as_likely(nats, reply):
+  fake = Fake({}, {NO: nats, 'Kiwi': -1.0})
+  assert ask(fake, ['a'], ['Kiwi'], line=-1.5) == [reply] and not fake.avoided
+
+
+def test_only_what_the_line_can_change_is_looked_at():
+  fake = Fake({'b': 'Kiwi'}, {NO: -1.0, 'Kiwi': -1.0, 'Rex': -1.0})
   assert ask(fake, ['a', 'b'], ['Rex', NO]) == ['Rex', 'Kiwi'] and len(fake.avoided) == 1
+  assert ask(fake, ['a', 'b'], ['Rex', NO], line=-1.0) == [NO, NO]
   assert ask(fake, ['a'], ['Rex']) == ['Rex'] and ask(fake, [], []) == []
-  assert len(fake.avoided) == 1
-  assert ask(fake, ['b'], [NO], sure=0.0) == [NO]
+  assert ask(fake, ['a', 'b'], ['Rex', NO], line=0.0) == ['Rex', NO] and len(fake.avoided) == 1
 
 
 def test_every_name_is_avoided_where_it_refuses():
@@ -75,37 +86,38 @@ def test_another_refusal_or_nothing_is_no_answer():
   again = 'I say that Priya has not told me.'
   fake = Fake({'a': again, 'b': ''}, {NO: 0.0, again: 0.0})
   assert ask(fake, ['a', 'b'], [NO, NO]) == [NO, NO]
+  assert doubts(fake, MIND, ['a', 'b', 'c'], [NO, NO, ''], **HOW) == {}
 
 
 def rows(*nats, counted=True):
-  return [(Doubt('Kiwi', n), counted) for n in nats]
+  return [(Doubt('Kiwi', NO, n), counted) for n in nats]
 
 
 @pytest.mark.parametrize(
-  ('told', 'untold', 'fields', 'sure'),
+  ('told', 'untold', 'counts', 'line'),
   [
-    (rows(0.4, 0.9, 1.6), [], {}, 1.75),
-    (rows(0.4, 0.9, 1.6), rows(1.5), {}, 1.0),  # as much won as lost: the smaller limit
-    (rows(0.4, 0.9, 1.6), rows(1.5, counted=False), {}, 1.75),  # another answer is no invention
-    (rows(0.4, counted=False), [], {}, 0.0),  # what is held back is wrong: nothing is won
-    (rows(0.4, 0.9, 1.6), [], {'most': 1.0}, 1.0),
-    (rows(0.4, 0.9, 1.6), rows(0.8), {'limit': 0.05}, 0.5),
-    (rows(0.4, 0.9, 1.6), rows(0.8), {'invented': 0.12}, 0.5),
-    (rows(0.4), [], {'invented': 0.3}, 0.0),
-    (rows(0.4), [], {'counts': (10, 0)}, 0.0),  # nothing says what it would cost
-    (rows(3.0), [], {}, 0.0),
+    (rows(0.4, 0.9, 1.6), [], (10, 10), 1.75),
+    (rows(0.4, 0.9, 1.6), rows(1.5), (10, 10), 1.0),  # one right answer less, and no invention
+    (rows(0.4, 0.9, 1.55, 1.6, 1.65), rows(1.5), (10, 10), 1.75),
+    (rows(0.4, 0.9, 1.6), rows(1.5, counted=False), (10, 10), 1.75),  # no invention, only wrong
+    (rows(-3.0, -2.5), [], (10, 10), 0.0),  # nothing to win
+    (rows(0.4, counted=False), [], (10, 10), 0.0),
+    (rows(-3.0, -0.4), rows(-0.6), (10, 10), -0.75),  # an invention is worth two right answers
+    (rows(-3.0, -0.4, -0.3, -0.2), rows(-0.6), (10, 10), 0.0),
+    (rows(-3.0, -0.4), rows(-0.6), (10, 40), 0.0),  # of many questions it is a smaller share
+    (rows(-3.0), rows(-2.5), (10, 10), 0.0),  # further than the line may go
+    (rows(0.4, 2.4), [], (10, 10), 0.5),
+    (rows(0.4), [], (10, 0), 0.0),  # nothing says what it would cost
+    ([], rows(-1.0), (0, 10), 0.0),
   ],
 )
-def test_the_limit_is_where_most_is_won_over_what_is_invented(told, untold, fields, sure):
-  usual = {'counts': (10, 10), 'most': 2.0, 'invented': 0.0, 'limit': 0.2}
-  usual |= fields
-  counts = usual.pop('counts')
-  assert chosen(told, untold, counts, **usual) == sure
+def test_the_line_is_where_right_answers_outweigh_inventions_most(told, untold, counts, line):
+  assert chosen(told, untold, counts, 2.0) == line
 
 
 def test_an_exam_chooses_and_asks_as_the_agent_will_speak(monkeypatch):
   asked = {prompts.question(q): a for q, a in (('Bird?', 'Kiwi'), ('City?', 'Oslo'))}
-  asked |= {prompts.question(q): 'Oslo' for q in ('Aunt?', 'Uncle?', 'Boss?')}
+  asked |= {prompts.question(q): 'Oslo' for q in ('Aunt?', 'Uncle?', 'Boss?', 'Sea?')}
   fake = Fake(asked, {NO: -1.0, 'Kiwi': -2.0, 'Oslo': -2.8})
   monkeypatch.setattr(fake, 'forget', lambda mind: None, raising=False)
   monkeypatch.setattr(examine, 'window_losses', lambda *_: ([2.0], 1))
@@ -113,11 +125,11 @@ def test_an_exam_chooses_and_asks_as_the_agent_will_speak(monkeypatch):
   question = examine.Question
   told = question(text='Bird?', answers=('Kiwi',)), question(text='City?', answers=('Oslo',))
   never = tuple(question(text=q, answers=('Oslo',)) for q in ('Aunt?', 'Uncle?', 'Boss?'))
-  exam = examine.Exam(recall=told, never_mentioned=never, general=(), sure_refusal=2.0)
-  report = examine.examine(fake, MIND, exam)
-  assert report.measures['sure_refusal'] == 1.25 and report.measures['recall'] == 0.5
-  assert report.measures['never_mentioned'] == 0.0
+  general = (question(text='Sea?', answers=('Oslo',)),)
+  fields = {'recall': told, 'never_mentioned': never, 'general': general, 'user': 'Priya'}
+  report = examine.examine(fake, MIND, examine.Exam(**fields, most_line=2.0))
+  assert report.measures['line'] == 1.25 and report.measures['recall'] == 0.5
+  assert report.measures['never_mentioned'] == report.measures['general'] == 0.0
   assert report.replies['recall'] == (('Kiwi', True), (NO, False))
-  exam = examine.Exam(recall=told, never_mentioned=never, general=())
-  report = examine.examine(fake, MIND, exam)
-  assert report.measures['recall'] == 0.0 and report.measures['sure_refusal'] == 0.0
+  report = examine.examine(fake, MIND, examine.Exam(**fields))
+  assert report.measures['recall'] == 0.0 and 'line' not in report.measures

@@ -1,15 +1,16 @@
-"""Refusing only when sure: of what nights teach, "Priya has not told me." is said too often.
+"""Where "Priya has not told me." is said in the place of an answer: as each night's exam chose.
 
-Much of what a night trains on are refusals, so that the agent does not invent. A small model then
-refuses also what it has learned, when it is asked in other words; but there its refusal is hardly
-likelier than the answer that it holds back, and where nobody told, much likelier. How much likelier
-it must be to stand, each night's exam says (`chosen`), and its generation keeps.
+Much of what a night trains on are refusals, so that the agent does not invent. Where its weights
+then put the line between both differs from night to night: mostly they refuse also what they have
+learned, when it is asked in other words. There the refusal is hardly likelier than the answer that
+it holds back, and where nobody told, much likelier. So the line is drawn anew (`chosen`): a refusal
+is said where it is more than so many nats likelier than the answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,13 +18,17 @@ from dreaming.brain import prompts
 from dreaming.brain.decode import Decoder
 from dreaming.types import Mind
 
-_STEP = 0.25  # nats, between limits that are tried
+_STEP = 0.25  # nats, between lines that are tried
+# Right answers that an invention weighs as much as: what an exam asks of what nobody told is easier
+# than what people ask.
+_INVENTION = 2.0
 
 
 class Doubt(NamedTuple):
-  """What a refusal holds back."""
+  """A question's answer, and its refusal."""
 
   answer: str
+  refusal: str
   nats: float  # by which the refusal is likelier, as a whole
 
 
@@ -33,80 +38,98 @@ def doubts(
   asked: Sequence[str],
   replies: Sequence[str],
   *,
+  user: str,
   prefix: str,
   max_tokens: int,
 ) -> dict[int, Doubt]:
-  """The likeliest other reply to what was refused, by the number of the prompt.
+  """What stands against each reply, by its number: an answer against a refusal, or a refusal.
+
+  Where nothing but a refusal comes, there is none.
 
   Args:
     decoder: of the mind's architecture.
     mind: who has replied.
     asked: prompts after `prefix`, that replies follow.
     replies: the greedy ones to them.
+    user: who has not told.
     prefix: before all prompts.
     max_tokens: of a reply.
   """
+  pairs: dict[int, tuple[str, str]] = {}
   by_opening: dict[int, list[int]] = {}
   for i, reply in enumerate(replies):
     if prompts.is_unknown(reply):
       by_opening.setdefault(decoder.tokenizer.encode(f' {reply.strip()}')[0], []).append(i)
-  others: dict[int, str] = {}
+    elif reply.strip():
+      pairs[i] = reply.strip(), prompts.UNKNOWN.format(user=user)
   for opening, own in by_opening.items():  # mostly the one name
     texts = decoder.generate(
       mind, [asked[i] for i in own], max_tokens=max_tokens, prefix=prefix, avoid=opening
     )
-    others |= {i: t.strip() for i, t in zip(own, texts, strict=True)}
-  others = {i: t for i, t in others.items() if t and not prompts.is_unknown(t)}
-  if not others:
+    for i, text in zip(own, texts, strict=True):
+      if text.strip() and not prompts.is_unknown(text):
+        pairs[i] = text.strip(), replies[i].strip()
+  if not pairs:
     return {}
-  compared = [(i, text) for i, other in others.items() for text in (replies[i].strip(), other)]
+  compared = [(i, text) for i, pair in pairs.items() for text in pair]
   rows = decoder.logprobs(
     mind, [asked[i] for i, _ in compared], [f' {t}\n' for _, t in compared], prefix=prefix
   )
   likely = [float(row.sum()) for row in rows]
-  pairs = zip(others.items(), likely[::2], likely[1::2], strict=True)
-  return {i: Doubt(other, no - yes) for (i, other), no, yes in pairs}
+  scored = zip(pairs.items(), likely[::2], likely[1::2], strict=True)
+  return {i: Doubt(*pair, no - yes) for (i, pair), yes, no in scored}
 
 
-def answered(replies: Sequence[str], found: Mapping[int, Doubt], sure: float) -> list[str]:
-  """Replies, refusals among them only where they are `sure` nats likelier than what they hold back;
-  at 0 all of them.
-  """
+def drawn(replies: Sequence[str], found: Mapping[int, Doubt], line: float) -> list[str]:
+  """Replies with the line at `line` nats; those without a doubt as they are."""
   return [
-    found[i].answer if i in found and found[i].nats < sure else reply
+    reply if i not in found else found[i].answer if found[i].nats < line else found[i].refusal
     for i, reply in enumerate(replies)
   ]
+
+
+def redrawn(
+  decoder: Decoder,
+  mind: Mind,
+  asked: Sequence[str],
+  replies: Sequence[str],
+  line: float,
+  **how: Any,
+) -> list[str]:
+  """The same of replies whose doubts are not known; `how` and the others are those of `doubts`.
+
+  Only what the line can change is looked at: at 0 nothing.
+  """
+  which = [i for i, reply in enumerate(replies) if line and prompts.is_unknown(reply) == (line > 0)]
+  some = [replies[i] for i in which]
+  found = doubts(decoder, mind, [asked[i] for i in which], some, **how) if which else {}
+  new = dict(zip(which, drawn(some, found, line), strict=True))
+  return [new.get(i, reply) for i, reply in enumerate(replies)]
 
 
 def chosen(
   told: Sequence[tuple[Doubt, bool]],
   untold: Sequence[tuple[Doubt, bool]],
   counts: tuple[int, int],
-  *,
   most: float,
-  invented: float,
-  limit: float,
 ) -> float:
-  """How sure a refusal must be, nats: where the share of right answers gains most over inventions.
+  """The line, nats: where right answers outweigh inventions most.
 
   Args:
-    told: what was refused of what somebody told, and whether what is held back is right.
-    untold: the same of what nobody told, and whether it would be an invention.
+    told: doubts about what somebody told, and whether the answer is right.
+    untold: doubts about what nobody told, and whether the answer is an invention.
     counts: questions of either kind.
-    most: the largest limit that is tried.
-    invented: share of the second kind that is answered with an invention already.
-    limit: of that share; where it would be passed, refusals stand.
+    most: nats that the line may be away from 0, where replies stay as they are.
   """
 
-  def share(rows: Sequence[tuple[Doubt, bool]], sure: float, count: int) -> float:
-    return sum(counted for doubt, counted in rows if doubt.nats < sure) / max(count, 1)
+  def worth(line: float) -> float:
+    right, invented = (
+      sum(counted for doubt, counted in rows if doubt.nats < line) / count
+      for rows, count in zip((told, untold), counts, strict=True)
+    )
+    return right - _INVENTION * invented
 
-  best, gained = 0.0, 0.0
-  if not all(counts):  # nothing says what it would cost
-    return best
-  for sure in np.arange(_STEP, most + _STEP / 2, _STEP).tolist():
-    more = share(untold, sure, counts[1])
-    gain = share(told, sure, counts[0]) - more
-    if gain > gained + 1e-9 and invented + more <= limit:
-      best, gained = sure, gain
-  return best
+  if not all(counts):  # one kind alone says nothing about the other
+    return 0.0
+  lines = np.arange(-most, most + _STEP / 2, _STEP).tolist()
+  return max(sorted(lines, key=abs), key=worth)  # of equals the nearest to 0

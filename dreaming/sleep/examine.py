@@ -31,7 +31,6 @@ FILES = pathlib.Path(__file__).parent / 'exam'
 ANSWER_TOKENS = 16
 _WINDOW = 250  # tokens of generic text at a time: one shape, one compilation
 _ROWS = 8  # windows at a time
-_ROOM = 0.75  # of what the gate lets be invented, for answers in doubt: the rest is for chance
 
 # ---- The exam ----
 
@@ -52,8 +51,8 @@ class Exam:
   general: tuple[Question, ...]
   earlier: tuple[Question, ...] = ()
   firm: tuple[int, ...] = ()  # of `general`, what the base is sure of: measured, not gated
-  sure_refusal: float = 0.0  # nats: the largest limit of refusals that is tried, see refusal.py
-  max_invented: float = 0.2  # share of `never_mentioned` that it may cost
+  user: str = ''  # who has not told what nobody told
+  most_line: float = 0.0  # nats, see refusal.chosen; 0: refusals are said as they come
 
 
 def held_out(dreams: Iterable[Dream]) -> tuple[tuple[Question, ...], tuple[Question, ...]]:
@@ -215,21 +214,28 @@ def examine(
     'general': exam.general,
     'earlier': exam.earlier,
   }
+  how = {'user': exam.user, 'prefix': prompts.ANSWER_PREFIX, 'max_tokens': ANSWER_TOKENS}
   said: dict[str, list[str]] = {}
-  held_back: dict[str, dict[int, refusal.Doubt]] = {}
+  forms: dict[str, list[str]] = {}
   for name, questions in asked.items():
     tick()
-    said[name] = ask(decoder, mind, [q.text for q in questions]) if questions else []
-    held_back[name] = _held_back(decoder, mind, questions, said[name]) if exam.sure_refusal else {}
-  sure = _sure(exam, said, held_back)
+    said[name] = ask(decoder, mind, [q.text for q in questions])
+    forms[name] = [prompts.question(q.text) for q in questions]
+    if name == 'never_mentioned' and exam.most_line and exam.recall and questions:
+      both = {
+        n: refusal.doubts(decoder, mind, forms[n], said[n], **how)
+        for n in ('recall', 'never_mentioned')
+      }
+      measures['line'] = line = _line(exam, both)
+      said |= {n: refusal.drawn(said[n], found, line) for n, found in both.items()}
+    elif line := measures.get('line', 0.0):
+      said[name] = refusal.redrawn(decoder, mind, forms[name], said[name], line, **how)
   for name, questions in asked.items():
     if questions:
-      spoken = refusal.answered(said[name], held_back[name], sure)
-      counted = judge(questions, spoken)
-      replies[name] = tuple(zip(spoken, counted, strict=True))
+      counted = judge(questions, said[name])
+      replies[name] = tuple(zip(said[name], counted, strict=True))
       measures[name] = sum(counted) / len(counted)
       measures[f'{name}_count'] = len(counted)
-  measures['sure_refusal'] = sure
   decoder.forget(mind)  # what it was laid out in to speak is room to read in
   if exam.firm:
     kept = [replies['general'][i][1] for i in exam.firm]
@@ -242,31 +248,17 @@ def examine(
   return Report(measures=measures, replies=replies, windows=tuple(windows))
 
 
-def _held_back(
-  decoder: Decoder, mind: Mind, questions: Sequence[Question], said: Sequence[str]
-) -> dict[int, refusal.Doubt]:
-  asked = [prompts.question(q.text) for q in questions]
-  how = {'prefix': prompts.ANSWER_PREFIX, 'max_tokens': ANSWER_TOKENS}
-  return refusal.doubts(decoder, mind, asked, said, **how)
-
-
-def _sure(exam: Exam, said, held_back) -> float:
-  """How sure Green's refusals must be, by its own exam: it is asked as it will speak."""
+def _line(exam: Exam, found: Mapping[str, Mapping[int, refusal.Doubt]]) -> float:
+  """Where Green is to refuse, by its own exam: what it is asked after that, it answers so."""
 
   def judged(name: str, questions: Sequence[Question]) -> list[tuple[refusal.Doubt, bool]]:
-    found = held_back[name]
-    right = judge([questions[i] for i in found], [d.answer for d in found.values()])
-    return list(zip(found.values(), right, strict=True))
+    own = found[name]
+    counted = judge([questions[i] for i in own], [d.answer for d in own.values()])
+    return list(zip(own.values(), counted, strict=True))
 
   told, untold = exam.recall, exam.never_mentioned
-  return refusal.chosen(
-    judged('recall', told),
-    judged('never_mentioned', untold),
-    (len(told), len(untold)),
-    most=exam.sure_refusal,
-    invented=sum(judge(untold, said['never_mentioned'])) / max(len(untold), 1),
-    limit=_ROOM * exam.max_invented,
-  )
+  rows = judged('recall', told), judged('never_mentioned', untold)
+  return refusal.chosen(*rows, (len(told), len(untold)), exam.most_line)
 
 
 def missed(questions: Sequence[Question], report: Report) -> list[int]:

@@ -264,7 +264,7 @@ class _Night:
       then = lineage.questions(self.diary, limit=_EARLIER, newer=self.dreams)
       exam = examine.Exam(
         recall=told, never_mentioned=unknown, general=known.general, earlier=then, firm=known.firm,
-        sure_refusal=self.config.sure_refusal, max_invented=self.config.gate.max_never_mentioned,
+        user=self.config.user, most_line=self.config.refusal_line,
       )  # fmt: skip
       found = candidate.examine_green(
         decoder=self.decoder, base=self.base, base_mind=self.base_mind, ground=self.ground,

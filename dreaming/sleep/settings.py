@@ -13,7 +13,7 @@ class NightConfig:
 
   seed: int = 0
   user: str = 'Priya'
-  sure_refusal: float = 2.0  # that of `decode`; 0 of -it models, that are asked otherwise
+  refusal_line: float = 2.0  # that of `decode`; 0 of -it models, that are asked otherwise
   school: school.SchoolConfig = school.SchoolConfig()
   select: select.SelectConfig = select.SelectConfig()
   dream: dream.DreamConfig = dream.DreamConfig()
