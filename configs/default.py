@@ -235,7 +235,7 @@ def get_config() -> ml_collections.ConfigDict:
   # Sleeping: training.
   c.train = ml_collections.ConfigDict()
   c.train.learning_rate = 5e-4
-  c.train.steps = 100
+  c.train.steps = 110
   c.train.warmup = 0.1  # share of the steps; then a cosine down to a tenth
   c.train.optimizer = 'adamw'  # or 'adafactor'
   c.train.weight_decay = 0.0
