@@ -13,7 +13,7 @@ class NightConfig:
 
   seed: int = 0
   user: str = 'Priya'
-  refusal_line: float = 2.0  # that of `decode`; 0 of -it models, that are asked otherwise
+  refusal_line: float = 0.0  # that of `decode`; -it models, that are asked otherwise, have none
   school: school.SchoolConfig = school.SchoolConfig()
   select: select.SelectConfig = select.SelectConfig()
   dream: dream.DreamConfig = dream.DreamConfig()
