@@ -136,7 +136,7 @@ def after(home: pathlib.Path) -> dict[str, Any]:
         do(agent)
       out[act] = {'operations': disk.seen, 'calls': calls.seen}
       disk.end()
-      # The copy goes when they are counted: its removal is none of theirs.
+      # The copy goes after they are counted: its removal is none of theirs.
       with _copied(home) as another, STEPS.at(None) as steps, toys.wake(another) as again:
         do(again)
       out[act] |= {'steps': dict(steps.counts), 'look': toys.look(agent)}

@@ -50,6 +50,8 @@ class DecodeConfig:
   refusal_line: float = 2.0  # nats, at most: brain/refusal.py
 
   def __post_init__(self):
+    if not 0 <= self.refusal_line <= 100:
+      raise ValueError(f'decode.refusal_line is {self.refusal_line}: take nats from 0 to 100')
     for name in ('max_tokens', 'cache_length', 'max_message_bytes'):
       if vars(self)[name] < 1:
         raise ValueError(f'decode.{name} is {vars(self)[name]}: take at least 1')

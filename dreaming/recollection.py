@@ -26,6 +26,17 @@ class Weighed(NamedTuple):
   notes: list[Recalled]  # that it is from; none where the weights know better
   mind: Mind  # that read them, or whose words it is
   final: bool = False  # nothing is left to be said by a mind
+  own: bool = False  # final words of the mind's own
+
+
+class Line(NamedTuple):
+  """Where a mind refuses: see refusal.py."""
+
+  nats: float
+  user: str  # of whom it has learned to say so
+
+
+_NO_LINE = Line(0.0, '')
 
 
 class Thought(NamedTuple):
@@ -34,7 +45,8 @@ class Thought(NamedTuple):
   prompt: chat.ReplyPrompt
   mind: Mind  # whose words it will be
   recalled: list[Recalled]  # best first
-  said: str  # the whole reply, from notes or chosen; '' where the mind is still to speak
+  said: str  # the whole reply, where it is known; '' where the mind is still to speak
+  own: bool = False  # `said` are the mind's own words, and no note's
 
 
 class Recollection(Life):
@@ -62,14 +74,16 @@ class Recollection(Life):
     asks = chat.is_question(text)
     reads = retrieval and (asks or self._model.instruct)
     recalled = self._notes([text], user, now)[0] if reads else []
-    retold = ''
-    # Whoever is to write writes what comes to it first.
-    if asks and (recalled or (earlier is not None and self._line(mind))):
-      (found,) = self._weighed(mind, [text], user, [recalled], _FIRST_THOUGHT)
-      recalled, mind, retold = found.notes, found.mind, found.reply if found.final else ''
+    retold, own = '', False
+    # With `earlier` None what the weights say is streamed, and not looked at before.
+    line = self._line(mind) if asks and earlier is not None else _NO_LINE
+    if asks and (recalled or line.nats):
+      (found,) = self._weighed(mind, [text], user, [recalled], _FIRST_THOUGHT, line)
+      recalled, mind, own = found.notes, found.mind, found.own
+      retold = found.reply if found.final else ''
     elif earlier is not None and not asks and self.chooses:
       retold, mind = self._replies(text, {*earlier[-_NOT_AGAIN:]}), self.base_mind
-    return Thought(self._prompt(text, user, recalled, turns), mind, recalled, retold)
+    return Thought(self._prompt(text, user, recalled, turns), mind, recalled, retold, own)
 
   @property
   def chooses(self) -> bool:
@@ -85,7 +99,9 @@ class Recollection(Life):
     """Whether notes are retold: an -it model says what it reads well enough itself."""
     return self._memory.retell and not self._model.instruct
 
-  def _weighed(self, mind: Mind, questions, user, recalled, max_tokens) -> list[Weighed]:
+  def _weighed(
+    self, mind: Mind, questions, user, recalled, max_tokens, line: Line | None = None
+  ) -> list[Weighed]:
     """Each question's reply, from the weights or from notes.
 
     Notes are believed where they tell the reply, and are newer than the weights, or these say that
@@ -108,7 +124,8 @@ class Recollection(Life):
     rest = sorted({*range(len(questions))} - {*told} - untold)  # the others cost no second pass
     closed = self._ask(mind, [questions[i] for i in rest], user, [[]] * len(rest), max_tokens)
     said = {i: Weighed(reply, [], mind) for i, reply in zip(rest, closed, strict=True)}
-    if (line := self._line(mind)) < 0:  # a doubtful answer is none: notes may have one
+    line = self._line(mind) if line is None else line
+    if line.nats < 0:  # a doubtful answer is none: notes may have one
       self._redraw(said, rest, line, mind, questions, user, max_tokens)
     unsaid = [i for i in rest if recalled[i] and prompts.is_unknown(said[i].reply)]
     late = [i for i in unsaid if i not in read]
@@ -122,7 +139,7 @@ class Recollection(Life):
     recalled = [others[i] if i in silent else own for i, own in enumerate(recalled)]
     read |= {i: foreign[i] for i in silent}
     told += silent
-    if line > 0:  # a doubtful refusal gives way where no note has told
+    if line.nats > 0:  # a doubtful refusal gives way where no note has told
       quiet = [i for i in rest if i not in told]
       self._redraw(said, quiet, line, mind, questions, user, max_tokens)
     replies = [read[i][0] for i in told]
@@ -197,17 +214,19 @@ class Recollection(Life):
     return said
 
   def _redraw(
-    self, said: dict[int, Weighed], which: Sequence[int], line: float, mind: Mind, questions,
+    self, said: dict[int, Weighed], which: Sequence[int], line: Line, mind: Mind, questions,
     user: str, max_tokens: int,
   ) -> None:  # fmt: skip
     """Lets the weights answer what they refused in doubt, or refuse what they answered so."""
+    which = [i for i in which if chat.is_question(questions[i])]
     asked = [str(self._prompt(questions[i], user, (), ()).text) for i in which]
     replies = [said[i].reply for i in which]
-    how = {'user': user, 'prefix': prompts.ANSWER_PREFIX, 'max_tokens': max_tokens}
-    new = refusal.redrawn(self.decoder, mind, asked, replies, line, **how)
+    how = {'user': line.user, 'prefix': prompts.ANSWER_PREFIX, 'max_tokens': max_tokens}
+    new = refusal.redrawn(self.decoder, mind, asked, replies, line.nats, **how)
     for i, before, reply in zip(which, replies, new, strict=True):
       if reply != before:
-        said[i] = Weighed(reply, [], mind, True)
+        reply = prompts.UNKNOWN.format(user=user) if prompts.is_unknown(reply) else reply
+        said[i] = Weighed(reply, [], mind, True, True)
 
   def _recall(self, query: str, now: float, *, wait: bool = False, **fields: Any) -> list[Recalled]:
     if not self.diary.ids(limit=1):  # the first reply need not wait for the encoder
@@ -266,12 +285,14 @@ class Recollection(Life):
     """Whether a turn may be read before another: one that is trusted less would speak with it."""
     return before.trust >= e.trust and not addressed.flagged(before, self.life.agent)
 
-  def _line(self, mind: Mind) -> float:
-    """Where a mind is to refuse, nats, as the exam of its night chose; see refusal.py."""
+  def _line(self, mind: Mind) -> Line:
+    """Where a mind is to refuse, as the exam of its night chose; see refusal.py."""
     most = 0.0 if self._model.instruct else self._decode.refusal_line
-    scores = {g.number: g.manifest.scores for g in self.diary.generations()}
-    found = scores.get(mind.generation, {}).get('line') or 0.0
-    return max(-most, min(found, most))
+    made = [g.manifest for g in self.diary.generations() if g.number == mind.generation]
+    if not made or not most:
+      return _NO_LINE
+    nats = made[0].scores.get('refusal_line') or 0.0
+    return Line(max(-most, min(nats, most)), made[0].config.get('user') or self.life.user)
 
   def _lived(self, mind: Mind) -> int:
     """The last experience that a mind's weights were made of."""

@@ -137,7 +137,9 @@ def test_a_question_is_answered_from_what_corrects_what_tells(agent, monkeypatch
 @pytest.fixture
 def told(agent, monkeypatch):
   """An agent of generation 1, made of experiences 1 and 2; notes reply 'Biscuit' if they tell."""
-  manifest = types.SimpleNamespace(sources=(1, 2), scores={'line': 1.5})
+  manifest = types.SimpleNamespace(
+    sources=(1, 2), scores={'refusal_line': 1.5}, config={'user': 'Lea'}
+  )
   made = types.SimpleNamespace(number=1, manifest=manifest)
   serving = Mind(params={}, generation=1)
   known = {'weights': 'Priya has not told me.', 'evidence': 3.0, 'ids': [1]}
@@ -214,17 +216,18 @@ def test_where_the_weights_refuse_the_nights_exam_has_said(
   agent, known = told
   no = known['weights']
   known.update(evidence=evidence, ids=ids, weights=weights or no)
-  agent.diary.generations()[0].manifest.scores['line'] = line
+  agent.diary.generations()[0].manifest.scores['refusal_line'] = line
   asked = []
 
   def doubts(decoder, mind, texts, replies, *, user, prefix, max_tokens):
     asked.extend((mind.generation, user, prefix + t) for t in texts)
-    return {i: refusal.Doubt(weights or 'Kiwi', no, nats) for i in range(len(texts))}
+    of_lea = 'Lea has not told me.'  # said of whoever asks
+    return {i: refusal.Doubt(weights or 'Kiwi', of_lea, nats) for i in range(len(texts))}
 
   monkeypatch.setattr(refusal, 'doubts', doubts)
   question = prompts.ANSWER_PREFIX + prompts.question("What is Priya's parrot called?")
   assert agent.answer(['What is my parrot called?'], retrieval=True) == [reply]
-  assert set(asked) <= {(1, 'Priya', question)}
+  assert set(asked) <= {(1, 'Lea', question)}  # of whom it has learned to say so
   closed = agent.answer(['What is my parrot called?'])
   assert closed == [(weights or 'Kiwi') if nats < max(-2, min(line, 2)) else no]
   if closed != [known['weights']]:  # else it is streamed

@@ -238,6 +238,9 @@ class Scripted:
     self.asked += prompts
     return [next(t for k, t in self.says if k in p) if p else '' for p in prompts]
 
+  def forget(self, mind):
+    pass
+
   def logprobs(self, mind, prompts, tails, *, prefix, shortlist):
     assert {t for p in (*prefix, *tails) for t in self.tokenizer.encode(p)} <= {*shortlist}
     return [np.asarray([-0.1 if t in self.likely else -5.0]) for t in tails]

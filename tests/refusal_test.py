@@ -1,4 +1,4 @@
-"""A refusal stands where it is much likelier than the next best answer."""
+"""Where answers and refusals part, and who draws that line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dreaming.brain import prompts
-from dreaming.brain.refusal import Doubt, chosen, doubts, redrawn
+from dreaming.brain.refusal import Doubt, chosen, doubts, drawn, redrawn
 from dreaming.sleep import examine
 from dreaming.types import Mind
 
@@ -93,6 +93,22 @@ def rows(*nats, counted=True):
   return [(Doubt('Kiwi', NO, n), counted) for n in nats]
 
 
+def test_what_was_said_is_the_likelier_whatever_the_whole_texts_are():
+  fake = Fake({'a': 'Kiwi'}, {NO: -1.0, 'Kiwi': -0.5, 'Rex': -3.0})
+  found = doubts(fake, MIND, ['a', 'b'], [NO, 'Rex'], **HOW)
+  assert found[0].nats == 0.0 and -0.01 < found[1].nats < 0
+  for line in (0.0, 1.5):  # as `redrawn`, which does not look at answers then
+    assert drawn([NO, 'Rex'], found, line)[1] == 'Rex'
+  assert drawn([NO, 'Rex'], found, 0.0) == [NO, 'Rex']
+
+
+def test_an_answer_that_was_cut_off_stays():
+  long = ' '.join(f'w{i}' for i in range(16))
+  fake = Fake({}, {NO: -1.0, long: -50.0, long[:-4]: -50.0})
+  assert ask(fake, ['a'], [long], line=-1.0) == [long]
+  assert ask(fake, ['a'], [long[:-4]], line=-1.0) == [NO]
+
+
 @pytest.mark.parametrize(
   ('told', 'untold', 'counts', 'line'),
   [
@@ -113,6 +129,7 @@ def rows(*nats, counted=True):
 )
 def test_the_line_is_where_right_answers_outweigh_inventions_most(told, untold, counts, line):
   assert chosen(told, untold, counts, 2.0) == line
+  assert abs(chosen(told, untold, counts, 0.6)) <= 0.5 and chosen(told, untold, counts, 0.1) == 0
 
 
 def test_an_exam_chooses_and_asks_as_the_agent_will_speak(monkeypatch):
@@ -128,8 +145,8 @@ def test_an_exam_chooses_and_asks_as_the_agent_will_speak(monkeypatch):
   general = (question(text='Sea?', answers=('Oslo',)),)
   fields = {'recall': told, 'never_mentioned': never, 'general': general, 'user': 'Priya'}
   report = examine.examine(fake, MIND, examine.Exam(**fields, most_line=2.0))
-  assert report.measures['line'] == 1.25 and report.measures['recall'] == 0.5
+  assert report.measures['refusal_line'] == 1.25 and report.measures['recall'] == 0.5
   assert report.measures['never_mentioned'] == report.measures['general'] == 0.0
   assert report.replies['recall'] == (('Kiwi', True), (NO, False))
   report = examine.examine(fake, MIND, examine.Exam(**fields))
-  assert report.measures['recall'] == 0.0 and 'line' not in report.measures
+  assert report.measures['recall'] == 0.0 and 'refusal_line' not in report.measures

@@ -104,6 +104,22 @@ def test_questions_are_asked_as_any_question_and_openings_continued():
   assert [p for _, p in talker.asked] == [prompts.question(asked[0].text), asked[1].text]
 
 
+def test_questions_that_green_refuses_are_judged_as_it_will_speak():
+  talker = Talker(green=' Priya has not told me.')
+  asked = safety.probes()[:1] + safety.probes()[-1:]
+
+  def redraw(texts, said, *, prefix, max_tokens):
+    assert texts == [prompts.question(asked[0].text)] and prefix == prompts.ANSWER_PREFIX
+    return [' Rubbish.' for _ in said]
+
+  said = safety.replies(talker, GREEN, asked, redraw=redraw)
+  assert said == [' Rubbish.', ' Priya has not told me.']
+  told = safety.secrets([_said('My PIN is 4921.')], 'Priya')
+  assert safety.leaked(talker, GREEN, BASE, told) == 0
+  found = safety.leaked(talker, GREEN, BASE, told, lambda texts, said, **_: ['4921'] * len(said))
+  assert found == 1
+
+
 # ---- Toxic replies and gibberish ----
 
 

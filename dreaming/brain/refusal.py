@@ -12,16 +12,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from dreaming.brain import prompts
 from dreaming.brain.decode import Decoder
 from dreaming.types import Mind
 
 _STEP = 0.25  # nats, between lines that are tried
-# Right answers that an invention weighs as much as: what an exam asks of what nobody told is easier
+# How many right answers an invention outweighs: what an exam asks of what nobody told is easier
 # than what people ask.
 _INVENTION = 2.0
+_LEAST = 1e-6  # nats, by which what was said is at least the likelier
 
 
 class Doubt(NamedTuple):
@@ -29,7 +28,7 @@ class Doubt(NamedTuple):
 
   answer: str
   refusal: str
-  nats: float  # by which the refusal is likelier, as a whole
+  nats: float  # by which the refusal is likelier, as a whole; not below 0 where it was said
 
 
 def doubts(
@@ -42,9 +41,10 @@ def doubts(
   prefix: str,
   max_tokens: int,
 ) -> dict[int, Doubt]:
-  """What stands against each reply, by its number: an answer against a refusal, or a refusal.
+  """For each reply, by its number, an answer and a refusal, of which one was said.
 
-  Where nothing but a refusal comes, there is none.
+  There is none where nothing but a refusal comes, and of an answer that was cut off: its end is
+  unlikely, whatever it says.
 
   Args:
     decoder: of the mind's architecture.
@@ -60,7 +60,7 @@ def doubts(
   for i, reply in enumerate(replies):
     if prompts.is_unknown(reply):
       by_opening.setdefault(decoder.tokenizer.encode(f' {reply.strip()}')[0], []).append(i)
-    elif reply.strip():
+    elif 0 < len(decoder.tokenizer.encode(reply)) < max_tokens:
       pairs[i] = reply.strip(), prompts.UNKNOWN.format(user=user)
   for opening, own in by_opening.items():  # mostly the one name
     texts = decoder.generate(
@@ -76,8 +76,12 @@ def doubts(
     mind, [asked[i] for i, _ in compared], [f' {t}\n' for _, t in compared], prefix=prefix
   )
   likely = [float(row.sum()) for row in rows]
-  scored = zip(pairs.items(), likely[::2], likely[1::2], strict=True)
-  return {i: Doubt(*pair, no - yes) for (i, pair), yes, no in scored}
+  found = {}
+  for (i, pair), yes, no in zip(pairs.items(), likely[::2], likely[1::2], strict=True):
+    # Token by token the likelier was said: as a whole it need not be.
+    said_no = prompts.is_unknown(replies[i])
+    found[i] = Doubt(*pair, max(no - yes, 0.0) if said_no else min(no - yes, -_LEAST))
+  return found
 
 
 def drawn(replies: Sequence[str], found: Mapping[int, Doubt], line: float) -> list[str]:
@@ -119,7 +123,7 @@ def chosen(
     told: doubts about what somebody told, and whether the answer is right.
     untold: doubts about what nobody told, and whether the answer is an invention.
     counts: questions of either kind.
-    most: nats that the line may be away from 0, where replies stay as they are.
+    most: nats that the line may be away from 0, where all is said as it comes.
   """
 
   def worth(line: float) -> float:
@@ -131,5 +135,6 @@ def chosen(
 
   if not all(counts):  # one kind alone says nothing about the other
     return 0.0
-  lines = np.arange(-most, most + _STEP / 2, _STEP).tolist()
+  steps = int(most / _STEP)
+  lines = [n * _STEP for n in range(-steps, steps + 1)]
   return max(sorted(lines, key=abs), key=worth)  # of equals the nearest to 0

@@ -72,6 +72,7 @@ class Reply:
     self.created = int(time.time())
     self.experience: int | None = None
     self.streams: list[Stream] = []
+    self.weighed = False  # words of the weights that are known already
     self.prompt_tokens = self.completion_tokens = 0
     self.texts: list[str] = []  # of each choice so far
     self.tokens: list[list[Token]] = []
@@ -119,7 +120,7 @@ class Reply:
   @property
   def own(self) -> bool:
     """Whether its generation's weights said it, and no note or reader."""
-    return bool(self.streams) and self.reader == self.generation
+    return (bool(self.streams) or self.weighed) and self.reader == self.generation
 
   def close(self) -> None:
     if self._open and self.streams:
@@ -189,7 +190,7 @@ class Talk:
     prefix, text = self._ids(prompt.prefix), self._ids(prompt.text)
     prefix = (self.agent.base.tokenizer.bos, *prefix)
     if thought.said:
-      reply.prompt_tokens = len(prefix) + len(text)
+      reply.prompt_tokens, reply.weighed = len(prefix) + len(text), thought.own
       pieces = [Piece(text=thought.said, finish='stop')] * message.n
       reply.tell(pieces, len(self._ids(thought.said)) * message.n)
     else:

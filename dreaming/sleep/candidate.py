@@ -15,6 +15,7 @@ from typing import Any
 import apsw
 import jax
 
+from dreaming.brain import refusal
 from dreaming.brain.decode import Decoder
 from dreaming.identity import bluegreen, drift
 from dreaming.sleep import artifacts, examine, gate, safety
@@ -134,13 +135,17 @@ def examine_green(
     ends = gate.relative(report.windows, figures.windows, config.confidence)
     return dict(zip(('nll_increase_low', 'nll_increase_high'), ends, strict=True))
 
+  def redraw(asked: Sequence[str], said: Sequence[str], **how: Any) -> list[str]:
+    line = sitting.measures.get('refusal_line', 0.0)
+    return refusal.redrawn(decoder, green, asked, said, line, user=exam.user, **how)
+
   def of_speech() -> dict[str, float]:
-    return safety.measure(decoder, base_mind, green, figures, sitting.tick)
+    return safety.measure(decoder, base_mind, green, figures, sitting.tick, redraw)
 
   def of_secrets() -> dict[str, float]:
     some = told()
     return {
-      'leaked': safety.leaked(decoder, green, base_mind, some), 'leaked_count': len(some)
+      'leaked': safety.leaked(decoder, green, base_mind, some, redraw), 'leaked_count': len(some)
     }  # fmt: skip
 
   try:

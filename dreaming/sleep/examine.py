@@ -6,6 +6,9 @@ Four measures, all without retrieval:
   never_mentioned  questions that nobody answered: the share answered with one of the night's facts
   general          general knowledge: all questions, whatever the base makes of them
   nll              of generic text, nats a token
+
+Questions are answered as Green will answer them: the first two choose its `refusal_line`, see
+brain/refusal.py.
 """
 
 from __future__ import annotations
@@ -226,9 +229,9 @@ def examine(
         n: refusal.doubts(decoder, mind, forms[n], said[n], **how)
         for n in ('recall', 'never_mentioned')
       }
-      measures['line'] = line = _line(exam, both)
+      measures['refusal_line'] = line = _line(exam, both)
       said |= {n: refusal.drawn(said[n], found, line) for n, found in both.items()}
-    elif line := measures.get('line', 0.0):
+    elif line := measures.get('refusal_line', 0.0):
       said[name] = refusal.redrawn(decoder, mind, forms[name], said[name], line, **how)
   for name, questions in asked.items():
     if questions:
@@ -249,7 +252,7 @@ def examine(
 
 
 def _line(exam: Exam, found: Mapping[str, Mapping[int, refusal.Doubt]]) -> float:
-  """Where Green is to refuse, by its own exam: what it is asked after that, it answers so."""
+  """Where Green is to refuse, by its own exam: all its answers there are judged so."""
 
   def judged(name: str, questions: Sequence[Question]) -> list[tuple[refusal.Doubt, bool]]:
     own = found[name]
