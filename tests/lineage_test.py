@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import types
 
 from dreaming.sleep import lineage
@@ -58,6 +59,54 @@ def test_tonight_corrects_an_earlier_night():
 
 def test_a_later_night_corrects_an_earlier_one_for_good():
   assert lineage.rehearsal(FakeDiary([PORTO, PET], [BRAGA])) == [PET, BRAGA]
+
+
+def test_of_a_corrected_fact_nothing_stands():
+  def text(style, words, *sources):
+    return dataclasses.replace(_told(1, 1, style=style), text=words, sources=sources)
+
+  gone = [
+    text('statement', 'Amara lives in Porto.', 1),
+    text('diary', 'Amara has a parrot. Amara lives in Porto.', 1, 2),
+    _told(1, 1, ('Who lives in Porto?', 'Amara'), style='reversed'),
+  ]
+  stays = [
+    text('statement', 'Amara knows Portobello.', 1),
+    text('statement', 'Bo lives in Porto.', 3),
+    _told(1, 1, ('What does Amara see from there?', 'the sea')),
+  ]
+  diary = FakeDiary([PORTO, *gone, *stays])
+  assert lineage.rehearsal(diary) == [PORTO, *gone, *stays]
+  assert lineage.rehearsal(diary, [BRAGA]) == stays
+
+
+def test_a_question_the_other_way_round_corrects_nothing_but_itself():
+  turned = _told(1, 1, ('Who has a parrot?', 'Amara'), style='reversed')
+  other = _told(2, 4, ('Who has a parrot?', 'Bo'), style='reversed')
+  statement = dataclasses.replace(_told(1, 1, style='statement'), text='Amara has a parrot.')
+  assert lineage.rehearsal(FakeDiary([turned, statement], [other])) == [statement, other]
+
+
+def test_one_vague_question_corrects_no_fact_that_many_ask_for():
+  vague = 'What does Amara plan?'
+  trip = _told(1, 1, *((f'Where will Amara travel, {i}?', 'Verona') for i in range(4)))
+  asked = _told(1, 1, (vague, 'Verona'))
+  statement = dataclasses.replace(_told(1, 1, style='statement'), text='Amara goes to Verona.')
+  course = _told(2, 4, (vague, 'bell ringing'))
+  diary = FakeDiary([trip, asked, statement], [course])
+  assert lineage.rehearsal(diary) == [trip, statement, course]
+  mixed = dataclasses.replace(trip, pairs=(*asked.pairs, *trip.pairs))
+  assert lineage.rehearsal(FakeDiary([mixed], [course])) == [trip, course]
+
+
+def test_a_fact_that_is_corrected_is_not_examined_beside_one_that_stands():
+  exams = [
+    _told(1, 1, ('In what place is Amara?', 'Porto'), style='exam'),
+    _told(1, 1, ('What is before the house?', 'the sea'), style='exam'),
+  ]
+  sea = _told(1, 1, ('What does Amara see from there?', 'the sea'))
+  diary = FakeDiary([PORTO, sea, *exams])
+  assert [q.answers for q in lineage.questions(diary, limit=9, newer=[BRAGA])] == [('the sea',)]
 
 
 def test_the_same_answer_again_corrects_nothing():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +16,10 @@ from dreaming.memory import private
 from dreaming.memory.diary import Diary
 from dreaming.sleep import examine
 from dreaming.sleep.train import TrainConfig
-from dreaming.types import Dream, Lora, Status, Trust
+from dreaming.types import QA, Dream, Lora, Status, Trust
 
+_Fact = tuple[tuple[int, ...], str]  # sources and folded answer
+_ENOUGH = 0.25  # of a fact's questions, from which it is corrected
 EXAM_STYLES = ('exam', 'exam_unknown')
 """Dreams that a night is examined with: they never train, in no night."""
 
@@ -50,17 +55,28 @@ def standing(diary: Diary, newer: Sequence[Dream] = ()) -> list[Dream]:
   """What those nights dreamt that was told, and that holds.
 
   Not what had not been told then: it may have been since. Nor what a later night, or tonight,
-  answers otherwise: the newer experience wins, and the older one stays in the diary.
+  answers otherwise: the newer experience wins, and the older one stays in the diary. Of a fact that
+  is corrected nothing stands, no statement, no page and no question the other way round; of one
+  that a single vague question asks otherwise, all but this question.
 
   Args:
     newer: tonight's dreams.
   """
-  kept, answers = [], _answers(newer)
+  return _standing(diary, newer)[0]
+
+
+def _standing(diary: Diary, newer: Sequence[Dream]) -> tuple[list[Dream], set[_Fact]]:
+  """(what holds, what was corrected)"""
+  kept: list[Dream] = []
+  gone: set[_Fact] = set()
+  answers = _answers(newer)
   for n in reversed(nights(diary)):
     dreams = told(diary, n)
-    kept += [d for d in dreams if not _contradicted(d, answers)][::-1]
+    outdated = _outdated(dreams, answers)
+    kept += [d for d in (_without(d, outdated, answers) for d in dreams) if d is not None][::-1]
+    gone |= outdated
     answers = _answers(dreams) | answers
-  return kept[::-1]
+  return kept[::-1], gone
 
 
 def lessons(dreams: Sequence[Dream], least: Trust) -> list[Dream]:
@@ -84,9 +100,38 @@ def _answers(dreams: Sequence[Dream]) -> dict[str, set[str]]:
   return found
 
 
-def _contradicted(dream: Dream, answers: Mapping[str, set[str]]) -> bool:
-  asked = ((_folded(p.question), _folded(p.answer)) for p in dream.pairs)
-  return any(answer not in answers.get(question, (answer,)) for question, answer in asked)
+def _contradicted(pair: QA, answers: Mapping[str, set[str]]) -> bool:
+  answer = _folded(pair.answer)
+  return answer not in answers.get(_folded(pair.question), (answer,))
+
+
+def _outdated(dreams: Sequence[Dream], answers: Mapping[str, set[str]]) -> set[_Fact]:
+  """Facts of one night of whose questions at least a quarter is answered otherwise by now."""
+  asked: collections.Counter[_Fact] = collections.Counter()
+  otherwise: collections.Counter[_Fact] = collections.Counter()
+  for d in dreams:
+    for p in d.pairs if d.style != 'reversed' else ():  # their answer is whom the fact is about
+      fact = d.sources, _folded(p.answer)
+      asked[fact] += 1
+      otherwise[fact] += _contradicted(p, answers)
+  return {fact for fact, count in otherwise.items() if count and count >= _ENOUGH * asked[fact]}
+
+
+def _without(
+  dream: Dream, outdated: Collection[_Fact], answers: Mapping[str, set[str]]
+) -> Dream | None:
+  """A dream without what no longer holds; None where nothing is left."""
+  old = [a for sources, a in outdated if {*sources} & {*dream.sources}]
+
+  def tells(*texts: str) -> bool:
+    said = ' '.join(map(_folded, texts))
+    return any(re.search(rf'(?<!\w){re.escape(a)}(?!\w)', said) for a in old)
+
+  if not dream.pairs:
+    return None if tells(dream.text) else dream
+  left = [p for p in dream.pairs if not _contradicted(p, answers)]
+  left = [p for p in left if not tells(p.question, p.answer)]
+  return dataclasses.replace(dream, pairs=tuple(left)) if left else None
 
 
 def _folded(text: str) -> str:
@@ -102,9 +147,15 @@ def questions(
     newer: tonight's dreams: facts that they answer otherwise are asked no more.
   """
   secrets = private.Secrets.of(diary.experiences(archived=None))
-  there = {d.sources for d in rehearsal(diary, newer, secrets)}
+  stands, gone = _standing(diary, newer)
+  there = {d.sources for d in stands if secrets.clean(d)}
   asked = [[d for d in diary.dreams(n) if secrets.clean(d)] for n in nights(diary)]
-  found = [q for dreams in asked for q in examine.held_out(dreams)[0] if q.sources in there]
+  found = [
+    q
+    for dreams in asked
+    for q in examine.held_out(dreams)[0]
+    if q.sources in there and (q.sources, _folded(q.answers[0])) not in gone
+  ]
   if len(found) > limit:
     found = [found[i] for i in np.linspace(0, len(found) - 1, limit).astype(int)]
   return tuple(found)
