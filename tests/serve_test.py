@@ -59,6 +59,24 @@ def test_a_message_is_answered_and_logged_with_who_spoke(live):
   assert logged.metadata == {'generation': 0, 'response_id': reply.id}
 
 
+@pytest.mark.parametrize('own', [True, False])
+def test_words_that_are_known_already_are_the_weights_own_or_a_notes(live, monkeypatch, own):
+  think, judged = live.agent.think, []
+
+  def known(*args, **kwargs):
+    return think(*args, **kwargs)._replace(said='It is Biscuit.', own=own)
+
+  monkeypatch.setattr(live.agent, 'think', known)
+  monkeypatch.setattr(
+    live.server.talk.baking, 'said', lambda generation, text, **_: judged.append(text)
+  )
+  reply = chat(live, model='agent')
+  assert reply.choices[0].message.content == 'It is Biscuit.'
+  logged = live.agent.diary.experience(reply.dreaming['experience'])
+  assert logged.metadata.get('read', False) is not own  # feedback on it is about the weights
+  assert judged == ['It is Biscuit.'] * own  # and what bakes is judged by it
+
+
 def test_streaming_says_the_same_and_is_logged_before_it_ends(live):
   whole = chat(live, stream=False).choices[0]
   text, finish, chunks = streamed(live)
