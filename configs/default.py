@@ -46,8 +46,8 @@ def get_config() -> ml_collections.ConfigDict:
   c.decode.cache_length = 1024  # tokens of context
   c.decode.max_message_bytes = 65_536  # longer messages are refused
   c.decode.choose_replies = True  # a pretrained model to statements: brain/smalltalk.py
-  # Nats by which "not told" must be likelier than the answer to be said where the weights speak:
-  # each night's exam chooses, from minus this to this (brain/refusal.py). 0: all as it comes.
+  # Nats by which "not told" must be likelier than the next best answer to be said where the
+  # weights speak: each night's exam chooses, at most this (brain/refusal.py). 0: all as it comes.
   c.decode.refusal_line = 2.0
 
   # Memory.

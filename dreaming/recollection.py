@@ -29,16 +29,6 @@ class Weighed(NamedTuple):
   own: bool = False  # final words of the mind's own
 
 
-class Line(NamedTuple):
-  """Where a mind refuses: see refusal.py."""
-
-  nats: float
-  user: str  # of whom it has learned to say so
-
-
-_NO_LINE = Line(0.0, '')
-
-
 class Thought(NamedTuple):
   """What a reply will be made of."""
 
@@ -76,8 +66,8 @@ class Recollection(Life):
     recalled = self._notes([text], user, now)[0] if reads else []
     retold, own = '', False
     # With `earlier` None what the weights say is streamed, and not looked at before.
-    line = self._line(mind) if asks and earlier is not None else _NO_LINE
-    if asks and (recalled or line.nats):
+    line = self._line(mind) if asks and earlier is not None else 0.0
+    if asks and (recalled or line):
       (found,) = self._weighed(mind, [text], user, [recalled], _FIRST_THOUGHT, line)
       recalled, mind, own = found.notes, found.mind, found.own
       retold = found.reply if found.final else ''
@@ -100,7 +90,7 @@ class Recollection(Life):
     return self._memory.retell and not self._model.instruct
 
   def _weighed(
-    self, mind: Mind, questions, user, recalled, max_tokens, line: Line | None = None
+    self, mind: Mind, questions, user, recalled, max_tokens, line: float | None = None
   ) -> list[Weighed]:
     """Each question's reply, from the weights or from notes.
 
@@ -124,9 +114,6 @@ class Recollection(Life):
     rest = sorted({*range(len(questions))} - {*told} - untold)  # the others cost no second pass
     closed = self._ask(mind, [questions[i] for i in rest], user, [[]] * len(rest), max_tokens)
     said = {i: Weighed(reply, [], mind) for i, reply in zip(rest, closed, strict=True)}
-    line = self._line(mind) if line is None else line
-    if line.nats < 0:  # a doubtful answer is none: notes may have one
-      self._redraw(said, rest, line, mind, questions, user, max_tokens)
     unsaid = [i for i in rest if recalled[i] and prompts.is_unknown(said[i].reply)]
     late = [i for i in unsaid if i not in read]
     read |= self._read(reader, questions, user, recalled, late, max_tokens)
@@ -139,8 +126,9 @@ class Recollection(Life):
     recalled = [others[i] if i in silent else own for i, own in enumerate(recalled)]
     read |= {i: foreign[i] for i in silent}
     told += silent
-    if line.nats > 0:  # a doubtful refusal gives way where no note has told
-      quiet = [i for i in rest if i not in told]
+    line = self._line(mind) if line is None else line
+    if line:  # a doubtful refusal gives way where no note has told
+      quiet = [i for i in rest if i not in told and prompts.is_unknown(said[i].reply)]
       self._redraw(said, quiet, line, mind, questions, user, max_tokens)
     replies = [read[i][0] for i in told]
     notes = [recalled[i] for i in told]
@@ -214,18 +202,17 @@ class Recollection(Life):
     return said
 
   def _redraw(
-    self, said: dict[int, Weighed], which: Sequence[int], line: Line, mind: Mind, questions,
+    self, said: dict[int, Weighed], which: Sequence[int], line: float, mind: Mind, questions,
     user: str, max_tokens: int,
   ) -> None:  # fmt: skip
-    """Lets the weights answer what they refused in doubt, or refuse what they answered so."""
+    """Lets the weights answer what they refused in doubt."""
     which = [i for i in which if chat.is_question(questions[i])]
     asked = [str(self._prompt(questions[i], user, (), ()).text) for i in which]
     replies = [said[i].reply for i in which]
-    how = {'user': line.user, 'prefix': prompts.ANSWER_PREFIX, 'max_tokens': max_tokens}
-    new = refusal.redrawn(self.decoder, mind, asked, replies, line.nats, **how)
+    how = {'prefix': prompts.ANSWER_PREFIX, 'max_tokens': max_tokens}
+    new = refusal.redrawn(self.decoder, mind, asked, replies, line, **how)
     for i, before, reply in zip(which, replies, new, strict=True):
       if reply != before:
-        reply = prompts.UNKNOWN.format(user=user) if prompts.is_unknown(reply) else reply
         said[i] = Weighed(reply, [], mind, True, True)
 
   def _recall(self, query: str, now: float, *, wait: bool = False, **fields: Any) -> list[Recalled]:
@@ -285,14 +272,11 @@ class Recollection(Life):
     """Whether a turn may be read before another: one that is trusted less would speak with it."""
     return before.trust >= e.trust and not addressed.flagged(before, self.life.agent)
 
-  def _line(self, mind: Mind) -> Line:
-    """Where a mind is to refuse, as the exam of its night chose; see refusal.py."""
+  def _line(self, mind: Mind) -> float:
+    """Where a mind's refusals stand, nats, as the exam of its night chose; see refusal.py."""
     most = 0.0 if self._model.instruct else self._decode.refusal_line
     made = [g.manifest for g in self.diary.generations() if g.number == mind.generation]
-    if not made or not most:
-      return _NO_LINE
-    nats = made[0].scores.get('refusal_line') or 0.0
-    return Line(max(-most, min(nats, most)), made[0].config.get('user') or self.life.user)
+    return min(made[0].scores.get('refusal_line') or 0.0, most) if made and most else 0.0
 
   def _lived(self, mind: Mind) -> int:
     """The last experience that a mind's weights were made of."""

@@ -194,44 +194,41 @@ def test_notes_count_where_they_tell_what_the_weights_do_not_know(
 
 
 @pytest.mark.parametrize(
-  ('weights', 'line', 'nats', 'evidence', 'ids', 'reply'),
+  ('line', 'nats', 'evidence', 'ids', 'reply'),
   [
-    ('', 1.5, 1.4, 3.0, [1], 'It is Biscuit.'),  # a note tells it: the diary knows better
-    ('', 1.5, 1.4, 0.5, [1], 'Kiwi'),
-    ('', 1.5, 1.4, 3.0, [], 'Kiwi'),
-    ('', 1.5, 1.6, 3.0, [], 'Priya has not told me.'),
-    ('', 9.0, 2.1, 3.0, [], 'Priya has not told me.'),  # beyond what the configuration allows
-    ('', 0.0, 0.1, 3.0, [], 'Priya has not told me.'),
-    ('', -1.0, 0.1, 3.0, [], 'Priya has not told me.'),
-    ('Rex', 1.5, -0.5, 3.0, [], 'Rex'),
-    ('Rex', -1.0, -1.1, 3.0, [], 'Rex'),
-    ('Rex', -1.0, -0.9, 3.0, [], 'Priya has not told me.'),
-    ('Rex', -1.0, -0.9, 3.0, [1], 'It is Biscuit.'),  # a doubtful answer is none
-    ('Rex', -1.0, -0.9, 0.5, [1], 'Priya has not told me.'),
+    (1.5, 1.4, 3.0, [1], 'It is Biscuit.'),  # a note tells it: the diary knows better
+    (1.5, 1.4, 0.5, [1], 'Kiwi'),
+    (1.5, 1.4, 3.0, [], 'Kiwi'),
+    (1.5, 1.6, 3.0, [], 'Priya has not told me.'),
+    (9.0, 2.1, 3.0, [], 'Priya has not told me.'),  # beyond what the configuration allows
+    (0.0, 0.0, 3.0, [], 'Priya has not told me.'),
   ],
 )
-def test_where_the_weights_refuse_the_nights_exam_has_said(
-  told, monkeypatch, weights, line, nats, evidence, ids, reply
+def test_what_the_weights_refuse_in_doubt_they_answer(
+  told, monkeypatch, line, nats, evidence, ids, reply
 ):
   agent, known = told
-  no = known['weights']
-  known.update(evidence=evidence, ids=ids, weights=weights or no)
+  known.update(evidence=evidence, ids=ids)
   agent.diary.generations()[0].manifest.scores['refusal_line'] = line
   asked = []
 
-  def doubts(decoder, mind, texts, replies, *, user, prefix, max_tokens):
-    asked.extend((mind.generation, user, prefix + t) for t in texts)
-    of_lea = 'Lea has not told me.'  # said of whoever asks
-    return {i: refusal.Doubt(weights or 'Kiwi', of_lea, nats) for i in range(len(texts))}
+  def doubts(decoder, mind, texts, replies, *, prefix, max_tokens):
+    asked.extend((mind.generation, prefix + t, r) for t, r in zip(texts, replies, strict=True))
+    return {i: refusal.Doubt('Kiwi', nats) for i in range(len(texts))}
 
   monkeypatch.setattr(refusal, 'doubts', doubts)
   question = prompts.ANSWER_PREFIX + prompts.question("What is Priya's parrot called?")
   assert agent.answer(['What is my parrot called?'], retrieval=True) == [reply]
-  assert set(asked) <= {(1, 'Lea', question)}  # of whom it has learned to say so
+  assert set(asked) <= {(1, question, known['weights'])}
   closed = agent.answer(['What is my parrot called?'])
-  assert closed == [(weights or 'Kiwi') if nats < max(-2, min(line, 2)) else no]
-  if closed != [known['weights']]:  # else it is streamed
-    assert agent.reply('What is my parrot called?', retrieval=False) == closed[0]
+  assert closed == ['Kiwi' if nats < min(line, 2) else known['weights']]
+  if closed == ['Kiwi']:  # else it is streamed
+    assert agent.reply('What is my parrot called?', retrieval=False) == 'Kiwi'
+    assert agent.think('What is my parrot called?', 'Priya', 9.0, agent.identity.blue, (), False,
+                       []).own  # fmt: skip
+  known.update(weights='Rex')
+  asked.clear()
+  assert agent.answer(['What is my parrot called?']) == ['Rex'] and not asked
 
 
 def test_an_instructed_model_reads_older_notes_only_where_it_knows_nothing(told, monkeypatch):

@@ -137,7 +137,7 @@ def examine_green(
 
   def redraw(asked: Sequence[str], said: Sequence[str], **how: Any) -> list[str]:
     line = sitting.measures.get('refusal_line', 0.0)
-    return refusal.redrawn(decoder, green, asked, said, line, user=exam.user, **how)
+    return refusal.redrawn(decoder, green, asked, said, line, **how)
 
   def of_speech() -> dict[str, float]:
     return safety.measure(decoder, base_mind, green, figures, sitting.tick, redraw)

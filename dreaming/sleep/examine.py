@@ -54,7 +54,6 @@ class Exam:
   general: tuple[Question, ...]
   earlier: tuple[Question, ...] = ()
   firm: tuple[int, ...] = ()  # of `general`, what the base is sure of: measured, not gated
-  user: str = ''  # who has not told what nobody told
   most_line: float = 0.0  # nats, see refusal.chosen; 0: refusals are said as they come
 
 
@@ -217,7 +216,7 @@ def examine(
     'general': exam.general,
     'earlier': exam.earlier,
   }
-  how = {'user': exam.user, 'prefix': prompts.ANSWER_PREFIX, 'max_tokens': ANSWER_TOKENS}
+  how = {'prefix': prompts.ANSWER_PREFIX, 'max_tokens': ANSWER_TOKENS}
   said: dict[str, list[str]] = {}
   forms: dict[str, list[str]] = {}
   for name, questions in asked.items():

@@ -264,7 +264,7 @@ class _Night:
       then = lineage.questions(self.diary, limit=_EARLIER, newer=self.dreams)
       exam = examine.Exam(
         recall=told, never_mentioned=unknown, general=known.general, earlier=then, firm=known.firm,
-        user=self.config.user, most_line=self.config.refusal_line,
+        most_line=self.config.refusal_line,
       )  # fmt: skip
       found = candidate.examine_green(
         decoder=self.decoder, base=self.base, base_mind=self.base_mind, ground=self.ground,
