@@ -73,13 +73,21 @@ def oversized(live, token: str, rounds: int) -> tuple[list[float], int]:
   head = {'Authorization': f'Bearer {token}'}
   body = {'model': 'agent', 'messages': [{'role': 'user', 'content': 'Hi'}]}
   chat = '/v1/chat/completions'
-  picture = [{'type': 'image_url', 'image_url': {'url': 'data:image/png;base64,' + 'A' * 500_000}}]
+  size = live.server.config.max_media_bytes
+
+  def picture(url: str) -> bytes:
+    parts = [{'type': 'image_url', 'image_url': {'url': url}}]
+    return json.dumps(body | {'messages': [{'role': 'user', 'content': parts}]}).encode()
+
+  data = 'data:image/png;base64,'
   cases = [
-    (chat, b'x' * (live.server.config.max_body_bytes + 1), 413),
+    ('/v1/completions', b'x' * (live.server.config.max_body_bytes + 1), 413),
     (chat, json.dumps(body | {'n': 10_000}).encode(), 422),
     (chat, json.dumps(body | {'max_tokens': 10**9}).encode(), 422),
     (chat, json.dumps(body | {'messages': body['messages'] * 1000}).encode(), 422),
-    (chat, json.dumps(body | {'messages': [{'role': 'user', 'content': picture}]}).encode(), 422),
+    (chat, picture(data + 'A' * 500_000), 422),
+    (chat, picture(data + 'A' * (size // 3 * 4 + 8)), 413),
+    (chat, picture('http://127.0.0.1/a.png'), 422),
     (chat, json.dumps(body | {'messages': [{'role': 'user', 'content': 'x ' * 200_000}]}).encode(),
      422),
     ('/v1/completions', json.dumps({'model': 'agent', 'prompt': 'y ' * 200_000}).encode(), 422),

@@ -101,11 +101,14 @@ def get_config() -> ml_collections.ConfigDict:
   c.serve.slots = 8  # streams that are decoded together; more wait
   c.serve.queue = 64  # requests that may wait; beyond that they are refused
   c.serve.rate = 600  # requests a minute of one client; 0: any number
-  c.serve.max_body_bytes = 1_048_576
+  c.serve.max_body_bytes = 1_048_576  # of a request, without pictures and voice notes
+  c.serve.max_media_bytes = 8_388_608  # that these may have together in a message; 0: none
   c.serve.max_tokens = 512  # that a request may ask for
   c.serve.max_n = 8  # texts that a request may ask for
   c.serve.warm = 3  # generations kept ready beside the one that serves: 0.8 GB each on the 270M
   c.serve.prefixes = 12  # beginnings of prompts that are kept read: 23 MB each on the 270M
+  # While a night runs the server lets go of its weights and holds what is said until it wakes.
+  c.serve.pause = False
   c.serve.drain_seconds = 30.0  # that streams have to end when the server is told to
   c.serve.kernels = True  # products in C++, where a CPU decodes and a compiler is there
 

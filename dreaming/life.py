@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 import pathlib
 import shutil
 from collections.abc import Sequence
@@ -202,10 +203,26 @@ class Life:
     """Looks at a picture or listens to a sound, and keeps it; see perception.perceive."""
     return perception.perceive(path, self.media, self._senses)
 
+  @property
+  def senses(self) -> dict[str, bool]:
+    """'image' and 'audio' -> whether what it takes to perceive them is installed."""
+    return perception.there(self._senses)
+
+  def sense(self, data: bytes) -> tuple[Media, dict[str, Any]]:
+    """The same of a file's content, which is not kept."""
+    return perception.sense(data, self._senses)
+
   def _stop_embedding(self) -> None:
     if self._reembedding is not None:
       self._reembedding.stop()
       self._reembedding = None
+
+  def unload(self) -> None:
+    """Lets go of the weights; what needs them next reads them again."""
+    for name in ('base', 'decoder', 'identity', '_replies'):
+      self.__dict__.pop(name, None)
+    gc.collect()
+    programs.trim()
 
   def close(self) -> None:
     self._stop_embedding()

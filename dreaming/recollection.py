@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
+import textwrap
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +20,15 @@ from dreaming.types import Experience, Mind, Trust
 
 _SPOKEN = 20  # latest experiences with a word that are looked at; of more some will tell
 _NOT_AGAIN = 8  # replies after which one may be chosen again
+# What is said of a picture itself.
+_POINTS = re.compile(
+  r"\b(?:look at|(?:what|who)(?:'s| is| are)? (?:this|that|these|those)|you see|picture|image|"
+  r'photo(?:graph)?|screenshot|(?:it|this|that) say|written)\b',
+  re.IGNORECASE,
+)
+_OF_SEEN = 1.0  # nats: what was shown just now is likelier to be meant than a note is
+_PIECES = 16  # of what stands in a picture
+_LOOKED_AT = 2  # of them, that a question is answered from
 _FIRST_THOUGHT = 16  # tokens: enough to see whether the weights know an answer
 
 
@@ -51,6 +62,7 @@ class Recollection(Life):
     turns: Sequence[chat.Turn],
     retrieval: bool,
     earlier: Sequence[str] | None = None,
+    shown: Sequence[Experience] = (),
   ) -> Thought:
     """All that comes before the first word of a reply: what is recalled, and who will speak.
 
@@ -60,20 +72,47 @@ class Recollection(Life):
       retrieval: whether memories come to mind.
       earlier: replies of this conversation, oldest first, of which none is chosen so soon again;
         None: the mind is to write, whatever may be chosen.
+      shown: pictures that come with the message, and are in no diary yet. What is asked is first
+        looked for in what stands in them.
     """
-    asks = chat.is_question(text)
+    asks, seen = chat.is_question(text), self._seen(shown)
+    looks = bool(seen) and not self._model.instruct
+    own = prompts.third_person(text, user) != text  # of one's own affairs the diary is asked first
+    if looks and not own and (told := self._looked(text, user, seen)):
+      prompt = self._prompt(text, user, told.notes, turns)
+      return Thought(prompt, told.mind, told.notes, told.reply)
     reads = retrieval and (asks or self._model.instruct)
     recalled = self._notes([text], user, now)[0] if reads else []
+    recalled = [*seen, *recalled] if self._model.instruct else recalled
     retold, own = '', False
     # With `earlier` None what the weights say is streamed, and not looked at before.
     line = self._line(mind) if asks and earlier is not None else 0.0
-    if asks and (recalled or line):
+    if asks and (recalled or line or looks):
       (found,) = self._weighed(mind, [text], user, [recalled], _FIRST_THOUGHT, line)
+      if looks and prompts.is_unknown(found.reply):
+        found = self._looked(text, user, seen) or found
       recalled, mind, own = found.notes, found.mind, found.own
       retold = found.reply if found.final else ''
     elif earlier is not None and not asks and self.chooses:
       retold, mind = self._replies(text, {*earlier[-_NOT_AGAIN:]}), self.base_mind
     return Thought(self._prompt(text, user, recalled, turns), mind, recalled, retold, own)
+
+  def _looked(self, text: str, user: str, seen: list[Recalled]) -> Weighed | None:
+    """What is seen, as the reply to what is said of it; None where it tells nothing of that.
+
+    A small base finds what is asked for, and misreads it: the words themselves are said.
+    """
+    asked = prompts.third_person(text, user)
+    (best,) = rerank.by_question(self.decoder, self.base_mind, [asked], [seen])
+    notes = best[:_LOOKED_AT]
+    if not _POINTS.search(text):
+      if not chat.is_question(text):
+        return None
+      _, evidence = self._read(self.base_mind, [text], user, [notes], [0], _FIRST_THOUGHT)[0]
+      if evidence < _OF_SEEN:
+        return None
+    words = [r.experience.content for r in seen if r in notes]  # as they stand there
+    return Weighed(prompts.SEEN.format(words=' ... '.join(words)), notes, self.base_mind, True)
 
   @property
   def chooses(self) -> bool:
@@ -250,6 +289,16 @@ class Recollection(Life):
     ]
     encode = self.base.tokenizer.encode
     return [reading.within(n, config.read_tokens, lambda t: len(encode(t))) for n in notes]
+
+  def _seen(self, shown: Sequence[Experience]) -> list[Recalled]:
+    """What stands in pictures, in pieces that notes have room for."""
+    agent, out = self.life.agent, []
+    for e in (e for e in shown if not addressed.flagged(e, agent)):
+      text = ' '.join(m.description for m in e.media)
+      for piece in textwrap.wrap(text, chat.NOTE_CHARS - 10)[:_PIECES]:
+        part = dataclasses.replace(e, id=-1 - len(out), content=piece, media=())
+        out.append(Recalled(experience=part, score=1.0, recency=1.0, importance=1.0, relevance=1.0))
+    return out
 
   def _led(self, recalled: list[Recalled]) -> list[Recalled]:
     """Each with what it leans on, of the turn right before it."""

@@ -6,7 +6,6 @@ standard input is read line by line, one message each, and the replies are lines
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from dreaming import mishaps, report, reviewing
 from dreaming.agent import Agent
 from dreaming.memory import addressed, feedback
 from dreaming.memory.score import UNWANTED, WANTED
+from dreaming.memory.senses import perception
 from dreaming.types import Status, Trust
 
 HELP = """\
@@ -335,11 +335,10 @@ class _Chat:
     if text:
       raise ValueError(f'/voice {_line(rest)}: give one FILE, in quotes where it has spaces')
     media, metadata = self._agent.perceive(path)
-    said = ' '.join(text for _, _, text in metadata.get('segments', ()))
-    if not said:
-      raise ValueError(f'{_line(path)}: no speech is heard there; /show takes pictures and sounds')
-    # The words are the message itself: as a description, too, they would be read twice.
-    media = dataclasses.replace(media, description=f'a voice note of {metadata["seconds"]:.0f} s')
+    try:
+      said, media = perception.spoken(media, metadata)
+    except ValueError as e:
+      raise ValueError(f'{_line(path)}: {e}; /show takes pictures and sounds') from None
     self._say(f'> {said}')
     self._answer(said, media=(media,), metadata={'media': [metadata]})
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
@@ -17,19 +18,28 @@ from benchmarks.serve_live import Live, serve_config
 from dreaming.agent import Agent
 from dreaming.sleep import review
 from dreaming.types import Dream, Quality
+from tests import serve_media_test
 
 EVIL = '<img src=x onerror="document.title=\'owned\'"><b>bold</b>'
 TOKEN = 'secret-' * 4
+HEARD = re.compile('morning|weather|beautiful|today', re.IGNORECASE)
 SLOW = 120_000  # ms: a busy machine
 
 
 @pytest.fixture(scope='module')
-def chromium():
+def chromium(tmp_path_factory):
   path = shutil.which('chromium') or shutil.which('chromium-browser')
   if path is None:
     pytest.skip('system: chromium, which shows the page, is not installed: apt install chromium')
   with sync_playwright() as p:
-    browser = p.chromium.launch(executable_path=path, args=['--no-sandbox', '--disable-gpu'])
+    args = ['--no-sandbox', '--disable-gpu', '--use-fake-ui-for-media-stream',
+            '--use-fake-device-for-media-stream']  # fmt: skip
+    if shutil.which('espeak-ng'):
+      note = tmp_path_factory.mktemp('note') / 'note.wav'
+      words = 'Good morning. The weather is beautiful today.'
+      subprocess.run(['espeak-ng', '-s', '130', '-w', str(note), words], check=True)
+      args.append(f'--use-file-for-fake-audio-capture={note}')
+    browser = p.chromium.launch(executable_path=path, args=args)
     yield browser
     browser.close()
 
@@ -142,6 +152,66 @@ def test_the_keyboard_alone_sends_and_focus_is_seen(page):
   page.keyboard.press('Shift+Tab')
   outline = page.evaluate('getComputedStyle(document.activeElement).outlineStyle')
   assert outline == 'solid'
+
+
+def test_a_picture_is_shown_and_a_voice_note_said(page, live, tmp_path):
+  if shutil.which('espeak-ng') is None:
+    pytest.skip('system: espeak-ng, which speaks here, is not installed: apt install espeak-ng')
+  sign = tmp_path / 'sign.png'
+  sign.write_bytes(serve_media_test.sign())
+  page.goto('/')
+  page.get_by_label('Pictures to show').set_input_files(sign)
+  expect(page.get_by_role('img', name='A picture')).to_be_visible()
+  button(page, 'Leave the picture out').click()
+  expect(page.get_by_role('img', name='A picture')).to_have_count(0)
+  page.get_by_label('Pictures to show').set_input_files(sign)
+  say(page, 'What does it say?')
+  reply = page.get_by_role('article', name='Reply').last
+  expect(reply.get_by_text(f'I see text in the picture: {serve_media_test.SIGN}.')).to_be_visible()
+  mine = page.get_by_role('article', name='You said').last
+  expect(
+    mine.get_by_text(f'text in the picture: {serve_media_test.SIGN}', exact=True)
+  ).to_be_visible()
+
+  button(page, 'Record a voice note').click()
+  expect(button(page, 'Stop recording')).to_be_visible()
+  page.wait_for_timeout(6000)  # the fake microphone says it over and over, from anywhere
+  button(page, 'Stop recording').click()
+  expect(page.get_by_label('A voice note', exact=True)).to_be_visible()
+  button(page, 'Send').click()
+  mine = page.get_by_role('article', name='You said').last
+  expect(mine.get_by_text(HEARD)).to_be_visible()
+  logged = live.agent.diary.experiences(limit=1, newest_first=True)[0]
+  assert HEARD.search(logged.content) and logged.media[0].kind == 'audio'
+
+  page.reload()  # both are in the diary
+  shown = page.get_by_role('img', name=re.compile(serve_media_test.SIGN))
+  expect(shown).to_be_visible()
+  assert shown.evaluate('e => e.complete && e.naturalWidth') == 760
+  heard = page.get_by_label('a voice note of').last
+  page.wait_for_function('() => [...document.querySelectorAll("audio")].at(-1).duration > 0')
+  expect(heard).to_be_visible()
+  view(page, 'Diary')
+  page.get_by_text('Image: text in the picture').first.click()
+  expect(page.get_by_role('img', name=re.compile(serve_media_test.SIGN))).to_be_visible()
+  with_media = [e.id for e in live.agent.diary.experiences() if e.media or 'shown' in e.metadata]
+  live.agent.forget(with_media)
+
+
+def test_while_it_sleeps_offline_it_says_so_and_answers_on_waking(page, live):
+  page.goto('/')
+  doze = live.server.talk.doze
+  doze.fall()
+  page.get_by_label('Message').fill('Are you asleep?')
+  button(page, 'Send').click()
+  expect(page.get_by_text('It sleeps, and answers when it wakes.')).to_be_visible()
+  while doze._awake._loop is None:
+    page.wait_for_timeout(20)
+  assert doze.held == 1
+  doze._awake._loop.call_soon_threadsafe(doze.rise)  # the server's, since somebody waits
+  reply = page.get_by_role('article', name='Reply').last
+  expect(reply.get_by_text('Generation 1 spoke')).to_be_visible()
+  expect(page.get_by_text('It sleeps, and')).to_have_count(0)
 
 
 def test_what_it_recalled_stands_beside_an_answer(page):

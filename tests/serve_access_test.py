@@ -184,7 +184,7 @@ def test_what_is_too_large_is_refused_at_once(http):
   path = '/v1/chat/completions'
   messages = [{'role': 'user', 'content': 'Hi'}]
   body = {'model': 'agent', 'messages': messages}
-  assert post(http, path, b'x' * 20_001)[:2] == (413, 'body_too_large')
+  assert post(http, '/v1/completions', b'x' * 20_001)[:2] == (413, 'body_too_large')
   for fields in ({'n': 9}, {'max_tokens': 513}, {'max_completion_tokens': 10**9},
                  {'stop': ['x'] * 9}, {'user': 'a\nb'}, {'messages': messages * 300}):  # fmt: skip
     status, code, seconds = post(http, path, json.dumps(body | fields).encode())

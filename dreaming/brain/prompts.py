@@ -30,6 +30,8 @@ UNKNOWN = '{user} has not told me.'
 # What is replied from text that is not the user's own: its words, as somebody else's.
 QUOTED = 'I only have it from others: "{words}"'
 SAID = '{speaker} said: "{words}"'
+# And what a picture shows, as it was described.
+SEEN = 'I see {words}.'
 
 
 def is_unknown(reply: str) -> bool:

@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response
 
 from dreaming.agent import Agent
 from dreaming.memory.nights import Night
+from dreaming.memory.senses import media as media_lib
 from dreaming.serve import own, schemas
 from dreaming.serve.access import Refused
 from dreaming.serve.routes import Call, Endpoint
@@ -62,6 +63,8 @@ class Browse:
     return [
       Endpoint(method='GET', path='/api/diary', handler=self.diary, scope='read',
                summary='A page of experiences, newest first', query=page | filters),
+      Endpoint(method='GET', path='/api/media/{digest}', handler=self.media, scope='read',
+               summary='A picture or a sound of the diary', answer='application/octet-stream'),
       Endpoint(method='GET', path='/api/facts', handler=self.facts, scope='read',
                summary='What was told, and how well the weights hold it',
                query=page | {'state': {'enum': list(ledger.STATES)}}),
@@ -94,6 +97,17 @@ class Browse:
       'damaged': report.damaged, 'formats': list(report.formats),
       'lines': [{'place': x.place, 'why': x.why} for x in report.lines[:_LINES]],
     })  # fmt: skip
+
+  async def media(self, call: Call) -> Response:
+    digest, store = call.request.path_params['digest'], self._agent.media
+    try:
+      data = await asyncio.to_thread(store.read, digest)
+    except (ValueError, FileNotFoundError) as e:  # of the line no path is told
+      line = 'it is damaged' if isinstance(e, ValueError) and len(digest) == 64 else 'not kept here'
+      raise Refused(404, f'picture or sound {digest[:64]!r}: {line}', 'not_found') from None
+    _, format = media_lib.kind(data)
+    headers = {'Content-Security-Policy': "default-src 'none'; sandbox"}
+    return Response(data, media_type=media_lib.TYPES[format], headers=headers)
 
   # ---- Facts ----
 

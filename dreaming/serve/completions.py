@@ -9,14 +9,17 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from sse_starlette import EventSourceResponse
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from dreaming.serve import schemas, wire
+from dreaming.serve import shown as shown_lib
 from dreaming.serve.access import Refused
 from dreaming.serve.config import ServeConfig
+from dreaming.serve.message import Message
 from dreaming.serve.routes import Call, Endpoint
 from dreaming.serve.stream import Ask
-from dreaming.serve.talk import Message, Reply, Talk
+from dreaming.serve.talk import Reply, Talk
 
 Chunk = dict[str, Any]
 _TOKEN_BYTES = 256  # no token has more
@@ -31,9 +34,9 @@ class Completions:
     self._max_tokens = min(max_tokens, config.max_tokens)
 
   def endpoints(self) -> list[Endpoint]:
-    def post(path: str, handler: Any, summary: str, body: schemas.Schema) -> Endpoint:
+    def post(path: str, handler: Any, summary: str, body: schemas.Schema, **more) -> Endpoint:
       return Endpoint(
-        method='POST', path=path, handler=handler, scope='talk', summary=summary, body=body
+        method='POST', path=path, handler=handler, scope='talk', summary=summary, body=body, **more
       )
 
     return [
@@ -45,7 +48,8 @@ class Completions:
         method='GET', path='/v1/models/{model}', handler=self.model, scope='talk',
         summary='One of them',
       ),
-      post('/v1/chat/completions', self.chat, 'Talk to the agent', schemas.chat(self._config)),
+      post('/v1/chat/completions', self.chat, 'Talk to the agent, show and say it something',
+           schemas.chat(self._config), media=True),
       post('/v1/completions', self.complete, 'Continue a text',
            schemas.completion(self._config)),
       post('/v1/embeddings', self.embed, 'Vectors of texts, by what recall compares with',
@@ -66,7 +70,7 @@ class Completions:
     return JSONResponse(found)
 
   def _models(self) -> dict[str, dict[str, Any]]:
-    blue = self._talk.voices.blue.generation
+    blue = self._talk.voices.serving
     made = {0: 0} | {
       g.number: int(g.manifest.created) for g in self._talk.agent.diary.generations()
     }
@@ -82,7 +86,7 @@ class Completions:
   def _generation(self, model: str) -> int | None:
     """Which generation is asked for, None for whoever serves. Raises Refused."""
     number = wire.generation(model)
-    blue = self._talk.voices.blue.generation
+    blue = self._talk.voices.serving
     if number not in (None, 0, blue) and model not in self._models():
       raise Refused(404, f'there is no model {model!r}, see /v1/models', 'model_not_found')
     return number
@@ -90,27 +94,46 @@ class Completions:
   # ---- Chat ----
 
   async def chat(self, call: Call) -> Response:
-    message = self._message(call)
-    body = call.body
+    message = await self._message(call)
+    if self._talk.doze.asleep:
+      return await self._on_waking(call, message)
     reply = await self._talk.reply(message)
-    top = body.get('top_logprobs', 0) if body.get('logprobs') else None
-    if body.get('stream'):
-      usage = bool((body.get('stream_options') or {}).get('include_usage'))
-      return events(self._chat_chunks(message, reply, top, usage), reply.generation)
-    await gather(call, reply, lambda: self._talk.log(message, reply))
-    made = await self._chat_object(message, reply, top)
-    return JSONResponse(made, headers=named(reply.generation))
+    if call.body.get('stream'):
+      return events(self._chat_chunks(call, message, reply), reply.generation)
+    return await self._chat_object(call, message, reply)
 
-  def _message(self, call: Call) -> Message:
+  async def _on_waking(self, call: Call, message: Message) -> Response:
+    """The answer to who waits that long; what is said by others is answered into the diary."""
+    talk, doze = self._talk, self._talk.doze
+    talk.agent.check(message.text)
+    kept = await doze.keep(message)
+
+    async def chunks() -> AsyncIterator[Chunk]:
+      async with doze.attended(kept):
+        await doze.awake()
+        async for chunk in self._chat_chunks(call, kept, await talk.reply(kept)):
+          yield chunk
+
+    if call.body.get('stream'):
+      return events(chunks(), None)
+    async with doze.attended(kept):
+      if not await doze.awake(lambda: _gone(call)):
+        raise ClientDisconnect
+      return await self._chat_object(call, kept, await talk.reply(kept))
+
+  async def _message(self, call: Call) -> Message:
     body = call.body
     text, turns, system = wire.conversation(body['messages'])
+    self._bounded(body['messages'])
     model = body['model']
     generation = self._generation(model)
+    shown = await self._talk.senses.perceive(shown_lib.parts(body['messages']))
     is_agent = model == wire.AGENT
     limit = body.get('max_completion_tokens') or body.get('max_tokens') or self._max_tokens
     agent = self._talk.agent
     return Message(
-      text=text,
+      text=shown_lib.worded(text, shown),
+      shown=shown,
       user=body.get('user', agent.life.user),
       turns=tuple(turns),
       system=system,
@@ -126,7 +149,16 @@ class Completions:
       metadata={'client': body['metadata']} if body.get('metadata') else {},
     )
 
-  async def _chat_object(self, message: Message, reply: Reply, top: int | None) -> Chunk:
+  def _bounded(self, messages: Any) -> None:
+    """What a body may have beyond `serve.max_body_bytes` are pictures and sounds alone."""
+    size, limit = wire.text_size(messages), self._config.max_body_bytes
+    if size > limit:
+      line = f'the messages have {size:,} characters, the limit is {limit:,}'
+      raise Refused(413, f'{line} (serve.max_body_bytes)', 'body_too_large')
+
+  async def _chat_object(self, call: Call, message: Message, reply: Reply) -> Response:
+    await gather(call, reply, lambda: self._talk.log(message, reply))
+    top = _top(call)
     tokenizer = self._talk.agent.base.tokenizer
     texts, tokens, finishes = reply.texts, reply.tokens, reply.finishes
     choices = [
@@ -138,16 +170,16 @@ class Completions:
       }
       for i in range(message.n)
     ]
-    return {
+    made = {
       **wire.head('chat.completion', reply.id, reply.created, reply.generation),
       'choices': choices,
       'usage': wire.usage(reply.prompt_tokens, reply.completion_tokens),
       'dreaming': wire.about(reply),
     }
+    return JSONResponse(made, headers=named(reply.generation))
 
-  async def _chat_chunks(
-    self, message: Message, reply: Reply, top: int | None, usage: bool
-  ) -> AsyncIterator[Chunk]:
+  async def _chat_chunks(self, call: Call, message: Message, reply: Reply) -> AsyncIterator[Chunk]:
+    top, usage = _top(call), (call.body.get('stream_options') or {}).get('include_usage')
     tokenizer = self._talk.agent.base.tokenizer
     head = wire.head('chat.completion.chunk', reply.id, reply.created, reply.generation)
 
@@ -177,6 +209,7 @@ class Completions:
 
   async def complete(self, call: Call) -> Response:
     body, talk = call.body, self._talk
+    talk.doze.check()
     voice = await talk.voice(self._generation(body['model']))
     prompts = body['prompt']
     prompts = [prompts] if isinstance(prompts, str) or isinstance(prompts[0], int) else prompts
@@ -242,6 +275,7 @@ class Completions:
   # ---- Embeddings ----
 
   async def embed(self, call: Call) -> Response:
+    self._talk.doze.check()
     body, agent = call.body, self._talk.agent
     texts = [body['input']] if isinstance(body['input'], str) else body['input']
     vectors = await self._talk.with_mind(lambda: agent.encoder(texts))
@@ -255,8 +289,14 @@ class Completions:
     })  # fmt: skip
 
 
-def named(generation: int) -> dict[str, str]:
-  return {'x-dreaming-generation': str(generation)}
+def _top(call: Call) -> int | None:
+  """How many of the likeliest tokens are asked for; None: no probabilities at all."""
+  return call.body.get('top_logprobs', 0) if call.body.get('logprobs') else None
+
+
+def named(generation: int | None) -> dict[str, str]:
+  """The header of an answer; None where it is not known yet who will speak."""
+  return {} if generation is None else {'x-dreaming-generation': str(generation)}
 
 
 async def gather(call: Call, reply: Reply, done: Callable[[], Any] | None = None) -> None:
@@ -286,7 +326,7 @@ async def _gone(call: Call) -> None:
     pass
 
 
-def events(chunks: AsyncIterator[Chunk], generation: int) -> Response:
+def events(chunks: AsyncIterator[Chunk], generation: int | None) -> Response:
   """Chunks as OpenAI streams them, to [DONE]; an error on the way is an object like any."""
 
   async def lines() -> AsyncIterator[Mapping[str, str]]:

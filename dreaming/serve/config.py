@@ -21,22 +21,36 @@ class ServeConfig:
   queue: int = 64
   rate: int = 600
   max_body_bytes: int = 1_048_576
+  max_media_bytes: int = 8_388_608
   max_tokens: int = 512
   max_n: int = 8
   warm: int = 3
   prefixes: int = 12
+  pause: bool = False
   drain_seconds: float = 30.0
   kernels: bool = True
 
   def __post_init__(self):
     least = {'slots': 1, 'queue': 1, 'rate': 0, 'max_body_bytes': 1024, 'max_tokens': 1}
-    least |= {'max_n': 1, 'warm': 1, 'prefixes': 0, 'port': 0, 'drain_seconds': 0}
+    least |= {
+      'max_media_bytes': 0,
+      'max_n': 1,
+      'warm': 1,
+      'prefixes': 0,
+      'port': 0,
+      'drain_seconds': 0,
+    }
     for name, low in least.items():
       if vars(self)[name] < low:
         raise ValueError(f'serve.{name} is {vars(self)[name]}: take at least {low}')
     for name in self.identities:
       if not re.fullmatch(r'[a-z0-9][a-z0-9_-]{0,39}', name):
         raise ValueError(f'serve.identities: {name!r} is no name: take a to z, 0 to 9, _ and -')
+    if self.pause and self.identities:
+      raise ValueError(
+        'serve.pause goes with one identity: while it sleeps nobody speaks; leave serve.identities '
+        'empty, or serve each by a process of its own'
+      )
     if len(set(self.identities)) < len(self.identities):
       raise ValueError(f'serve.identities={self.identities}: a name stands there twice')
     if self.port > 65_535:

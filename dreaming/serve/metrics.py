@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,20 +43,33 @@ class Metrics:
       'swap_seconds', 'from deciding on a generation to its serving', buckets=_BUCKETS, **own
     )
     self.nights = prometheus.Counter('nights', 'that ended', ('state',), **own)
+    self._engine: Engine | None = None
+    self._watching = False
     self._gauge = lambda *a: prometheus.Gauge(*a, **own)
 
   def watch(self, engine: Engine, voices: Voices) -> None:
-    """Gauges that are read when Prometheus asks."""
+    """Gauges that are read when Prometheus asks; of a later engine the same ones."""
+    engine.on_end = self.ended
+    again, self._engine, self._watching = self._watching, engine, True
+    if again:
+      return
+
+    def of_engine(name: str) -> Callable[[], int]:
+      return lambda: getattr(self._engine, name, 0)
+
     gauges = {
-      'streams_active': ('being spoken', lambda: engine.active),
-      'streams_waiting': ('in the queue', lambda: engine.waiting),
-      'generation': ('that serves', lambda: voices.blue.generation),
+      'streams_active': ('being spoken', of_engine('active')),
+      'streams_waiting': ('in the queue', of_engine('waiting')),
+      'generation': ('that serves', lambda: voices.serving),
       'generations_warm': ('ready to serve at once', lambda: len(voices.warm)),
-      'compilations': ('of decoding, since the start', lambda: engine.compilations),
+      'compilations': ('of decoding, since it woke', of_engine('compilations')),
     }
     for name, (doc, read) in gauges.items():
       self._gauge(name, doc).set_function(read)
-    engine.on_end = self.ended
+
+  def rest(self) -> None:
+    """There is no engine for a while."""
+    self._engine = None
 
   def ended(self, stream: Stream) -> None:
     number = str(stream.generation)

@@ -43,11 +43,14 @@ class Nights:
     self._events: list[dict[str, Any]] = []
     self._first = 0  # number of the oldest event that is kept
     self._news = asyncio.Condition()
-    self._cancelled = False
+    self._cancelled = self._closing = False
     self.starting = asyncio.Lock()  # one of all identities: the machine bears one night at a time
     self.run = 0  # how many were started here
     self.beside: list[Nights] = []  # of other identities
     self.poll_seconds = 30.0  # between looks at whether one is due
+    # Sleeping offline: before a night's process begins, and after it has ended; see doze.py.
+    self.fall: Callable[[], Awaitable[None]] | None = None
+    self.rise: Callable[[], Awaitable[None]] | None = None
     self.command = [sys.executable, '-m', 'dreaming.serve.sleeper']
 
   @property
@@ -81,6 +84,17 @@ class Nights:
       raise Refused(409, 'another identity dreams: wait until its night is over', 'night_running')
     if before is not None:
       await before()
+    if self.fall is not None:
+      await self.fall()
+    try:
+      await self._begin(user)
+    except BaseException:
+      if self.rise is not None:
+        await self.rise()
+      raise
+    return self.run
+
+  async def _begin(self, user: str | None) -> None:
     self._events, self._first, self._cancelled = [], 0, False
     self.run += 1
     config = self._agent.config.to_dict()
@@ -94,7 +108,6 @@ class Nights:
     self._process.stdin.write(json.dumps(told).encode() + b'\n')
     await self._process.stdin.drain()
     self._task = asyncio.create_task(self._watch(self._process))
-    return self.run
 
   async def fall_asleep(self, config: TriggerConfig, awake: Callable[[], bool]) -> None:
     """Begins nights when they are due, for as long as it is not cancelled.
@@ -122,7 +135,8 @@ class Nights:
       try:
         await asyncio.wait_for(asyncio.shield(self._task), _END_SECONDS)
       except TimeoutError:
-        self._process.kill()
+        with contextlib.suppress(ProcessLookupError):  # it has ended, and the server wakes
+          self._process.kill()
         await self._task
     if abandon:
       from dreaming.sleep import night
@@ -145,33 +159,50 @@ class Nights:
           await asyncio.wait_for(self._news.wait(), 5)
 
   async def close(self) -> None:
+    self._closing = True
     if self.running:
       await self.cancel()
 
   async def _watch(self, process: asyncio.subprocess.Process) -> None:
-    started, ended = time.monotonic(), False
+    started = time.monotonic()
+    end: dict[str, Any] | None = None
     try:
       while line := await process.stdout.readline():
         event = json.loads(line)
-        ended = event.get('event') in ('ended', 'failed')
-        if ended and event.get('outcome') == 'promoted':
-          event['swap_ms'] = await self._follow()
+        if event.get('event') in ('ended', 'failed'):
+          end = event
+          if self.rise is not None:
+            continue
+          if event.get('outcome') == 'promoted':
+            event['swap_ms'] = await self._follow()
         await self._tell(event)
     except (ValueError, OSError) as e:
       _log.exception('a night cannot be followed')
-      await self._tell({'event': 'failed', 'reason': str(e)})
-      ended = True
+      end = {'event': 'failed', 'reason': str(e)}
+      if self.rise is None:
+        await self._tell(end)
       process.terminate()
     code = await process.wait()
-    if not ended:  # killed, or cancelled between its commit and its last line
+    told = end is not None and self.rise is None
+    if self.rise is not None:
+      await self._rise()
+    elif end is None:  # killed, or cancelled between its commit and its last line
       await self._follow()
-      kind = 'cancelled' if self._cancelled else 'failed'
-      await self._tell({'event': kind, 'reason': f'its process ended with code {code}'})
-    last = self._events[-1]
-    state = last.get('outcome') or last['event']
+    kind = 'cancelled' if self._cancelled else 'failed'
+    end = end or {'event': kind, 'reason': f'its process ended with code {code}'}
+    if not told:
+      await self._tell(end)
+    state = end.get('outcome') or end['event']
     self._metrics.nights.labels(state).inc()
     seconds = round(time.monotonic() - started, 1)
     _log.info('night', extra={'fields': {'state': state, 'seconds': seconds}})
+
+  async def _rise(self) -> None:
+    if not self._closing:  # then nobody speaks any more
+      try:
+        await self.rise()
+      except Exception:
+        _log.exception('it cannot wake')
 
   async def _follow(self) -> float:
     start = time.monotonic()

@@ -39,7 +39,7 @@ def document(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
 
 def _operation(e: Endpoint) -> dict[str, Any]:
   names = re.findall(r'\{(\w+)\}', e.path)
-  kinds = {name: 'string' if name in ('model',) or 'replies' in e.path else 'integer'
+  kinds = {name: 'string' if name in ('model', 'digest') or 'replies' in e.path else 'integer'
            for name in names}  # fmt: skip
   parameters = [
     {'name': n, 'in': 'path', 'required': True, 'schema': {'type': kinds[n]}} for n in names

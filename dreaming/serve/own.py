@@ -22,10 +22,11 @@ from dreaming.memory.score import UNWANTED, WANTED
 from dreaming.serve import schemas
 from dreaming.serve.access import Refused
 from dreaming.serve.completions import gather
+from dreaming.serve.message import Message
 from dreaming.serve.nights import Nights
 from dreaming.serve.routes import Call, Endpoint
 from dreaming.serve.swaps import Swaps
-from dreaming.serve.talk import Message, Talk
+from dreaming.serve.talk import Talk
 from dreaming.types import QA, Dream, Experience, Trust
 
 _PAGE = {'type': 'integer', 'minimum': 1, 'maximum': 500}
@@ -102,7 +103,8 @@ class Own:
       'generations': s.generations, 'experiences': s.experiences, 'unconsumed': s.unconsumed,
       'dreams': s.dreams, 'nights': [{'number': n, 'state': state} for n, state in s.nights],
       'review': self._reviewed, 'waiting': self._waiting,
-      'baking': self._talk.baking.plain(),
+      'baking': self._talk.baking.plain(), 'senses': self._talk.senses.there,
+      'asleep': self._talk.doze.asleep, 'held': self._talk.doze.held,
       'night_running': self._nights.running, 'warm': self._talk.voices.warm,
     })  # fmt: skip
 
@@ -157,8 +159,9 @@ class Own:
     if why is None:
       raise Refused(404, f'no reply {id[:60]!r} is remembered here', 'not_found')
     recalled = [
-      {'experience': r.experience.id, 'content': r.experience.content, 'score': r.score,
-       'relevance': r.relevance, 'recency': r.recency, 'importance': r.importance}
+      {'experience': max(r.experience.id, 0) or None, 'content': r.experience.content,
+       'score': r.score, 'relevance': r.relevance, 'recency': r.recency,
+       'importance': r.importance}
       for r in why.recalled
     ]  # fmt: skip
     return JSONResponse({
@@ -261,7 +264,7 @@ class Own:
     del call
     found = await asyncio.to_thread(self._agent.generations)
     voices = self._talk.voices
-    state = {'serving': voices.blue.generation, 'warm': voices.warm}
+    state = {'serving': voices.serving, 'warm': voices.warm}
     base = {'number': 0, 'parent': None, 'pinned': voices.is_pinned(0)}
     return JSONResponse({**state, 'generations': [base, *(
       {
@@ -305,11 +308,13 @@ class Own:
     return await self._serve(await self._known(call.number('number')))
 
   async def _serve(self, number: int | None) -> Response:
+    self._talk.doze.check()
     serving = await asyncio.to_thread(self._swaps.rollback, number)
     return JSONResponse({'serving': serving})
 
   async def pin(self, call: Call) -> Response:
     number = await self._known(call.number('number'))
+    self._talk.doze.check()
     await asyncio.to_thread(self._talk.voices.pin, number)
     return JSONResponse({'number': number, 'pinned': True})
 
@@ -332,7 +337,7 @@ def experience(e: Experience) -> dict[str, Any]:
     'id': e.id, 'time': e.time, 'kind': e.kind, 'speaker': e.speaker, 'content': e.content,
     'response': e.response, 'trust': e.trust.name.lower(), 'session': e.session,
     'night': e.night, 'metadata': dict(e.metadata),
-    'media': [{'kind': m.kind, 'description': m.description} for m in e.media],
+    'media': [dict(vars(m)) for m in e.media],
     'scores': None if e.scores is None else vars(e.scores),
   }  # fmt: skip
 

@@ -16,13 +16,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 ROOT = pathlib.Path(__file__).parent / 'page'
-_SCRIPTS = ('app', 'api', 'dom', 'chart', 'chat', 'diary', 'nights', 'night', 'identity')
+_SCRIPTS = ('app', 'api', 'dom', 'media', 'chart', 'chat', 'diary', 'nights', 'night', 'identity')
 _TYPES = {'html': 'text/html', 'css': 'text/css', 'js': 'text/javascript', 'svg': 'image/svg+xml'}
 FILES = ('index.html', 'style.css', 'icon.svg', *(f'{name}.js' for name in _SCRIPTS))
 
 POLICY = '; '.join((
-  "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self'",
-  "connect-src 'self'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'",
+  "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self' blob:",
+  'media-src blob:', "connect-src 'self'", "base-uri 'none'", "form-action 'none'",
+  "frame-ancestors 'none'",
   "require-trusted-types-for 'script'", "trusted-types 'none'",
 ))  # fmt: skip
 _HEADERS = {

@@ -28,6 +28,7 @@ _TYPES = {401: 'authentication_error', 403: 'permission_error', 404: 'not_found_
           429: 'rate_limit_error', 500: 'server_error', 503: 'server_error'}  # fmt: skip
 
 _LINGER_BYTES, _LINGER_SECONDS = 16 << 20, 2.0  # of what is too large, read and thrown away
+_LARGE, _LARGE_SECONDS = 2, 60.0  # bodies with pictures at a time; what one may take to come
 
 Handler = Callable[['Call'], Awaitable[Response]]
 
@@ -44,6 +45,7 @@ class Endpoint:
   body: schemas.Schema | None = None
   query: Mapping[str, schemas.Schema] = dataclasses.field(default_factory=dict)
   answer: str = 'application/json'
+  media: bool = False  # whether pictures and sounds may come, beyond the size of other bodies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +88,13 @@ def of_exception(e: Exception) -> Response:
   return error(500, f'an error of the server: {type(e).__name__}', 'internal')
 
 
-def route(endpoint: Endpoint, max_body: int) -> Route:
-  """The endpoint as Starlette takes it."""
+def route(endpoint: Endpoint, max_body: int, large: Large | None = None) -> Route:
+  """The endpoint as Starlette takes it.
+
+  Args:
+    max_body: bytes that a body may have.
+    large: for those whose bodies may be larger.
+  """
 
   async def handle(request: Request) -> Response:
     client: Client = request.scope.get('dreaming.client') or Client('', frozenset())
@@ -96,7 +103,8 @@ def route(endpoint: Endpoint, max_body: int) -> Route:
         raise Refused(403, f'this needs a token with {endpoint.scope!r}', 'insufficient_scope')
       body: Mapping[str, Any] = {}
       if endpoint.body is not None:
-        body = schemas.parse(await read(request, max_body), endpoint.body)
+        take = large.read if large and endpoint.media else read
+        body = schemas.parse(await take(request, max_body), endpoint.body)
       query = _query(request, endpoint.query)
       return await endpoint.handler(Call(request, client, body, query))
     except ClientDisconnect:
@@ -135,6 +143,32 @@ async def read(request: Request, limit: int) -> bytes:
   if over:
     raise refused
   return b''.join(chunks)
+
+
+class Large:
+  """Reads bodies with pictures and sounds in them, few at a time.
+
+  Args:
+    more: bytes that they may have beyond the limit of all others.
+  """
+
+  def __init__(self, more: int):
+    self._more = more
+    self._gate = asyncio.Semaphore(_LARGE)
+
+  async def read(self, request: Request, limit: int) -> bytes:
+    """As `read`. Only what says its size before may be larger than `limit`."""
+    size = request.headers.get('content-length', '0')
+    if not size.isdecimal() or not limit < int(size) <= limit + self._more:
+      return await read(request, limit)
+    try:
+      async with asyncio.timeout(_LARGE_SECONDS), self._gate:
+        return await read(request, int(size))
+    except TimeoutError:
+      line = (
+        f'the body did not come within {_LARGE_SECONDS:.0f} s, or others send theirs: try again'
+      )
+      raise Refused(429, line, 'rate_limit_exceeded', {'Retry-After': '10'}) from None
 
 
 def _query(request: Request, schema: Mapping[str, schemas.Schema]) -> dict[str, Any]:

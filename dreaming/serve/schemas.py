@@ -26,7 +26,15 @@ def _object(required: tuple[str, ...] = (), more: bool = False, **properties: Sc
   }
 
 
-_PART = _object(('type', 'text'), type={'const': 'text'}, text=_TEXT)
+_BASE64 = {'type': 'string', 'maxLength': 2**30, 'contentEncoding': 'base64'}  # the body is bounded
+_PART = {'anyOf': [
+  _object(('type', 'text'), type={'const': 'text'}, text=_TEXT),
+  _object(('type', 'image_url'), type={'const': 'image_url'}, image_url=_object(
+    ('url',), url={'type': 'string', 'maxLength': 2**30, 'description': 'data:image/...;base64,'},
+    detail={'enum': ['auto', 'low', 'high']})),
+  _object(('type', 'input_audio'), type={'const': 'input_audio'}, input_audio=_object(
+    ('data', 'format'), data=_BASE64, format={'type': 'string', 'maxLength': 20})),
+]}  # fmt: skip
 _MESSAGE = _object(
   ('role',),
   more=True,

@@ -42,6 +42,8 @@ from dreaming.types import Mind
 
 _log = logging.getLogger('dreaming.serve')
 _READY_SECONDS = 20.0  # for one token, among others
+_DRAIN_SECONDS = 0.05  # between looks at whether streams have ended
+_AROUND = 4096  # bytes of JSON around what is shown
 _CONNECTIONS = 512  # at a time; more are refused
 
 
@@ -87,16 +89,23 @@ class Server:
     self.swaps = Swaps(agent, self.voices, self.metrics, self.baking)
     self.nights = Nights(agent, self.metrics, self.swaps.follow)
     self.talk = Talk(agent, self.voices, self.baking)
+    if self.config.pause:
+      self.nights.fall, self.nights.rise = self._fall, self._rise
     self.endpoints = self._endpoints()
 
   # ---- Coming up and going down ----
 
-  def load(self) -> None:
-    """Reads the weights, compiles, and lets the active generation speak. Takes seconds."""
+  def load(self, number: int | None = None) -> None:
+    """Reads the weights, compiles, and lets a generation speak. Takes seconds.
+
+    Args:
+      number: which; by default the active one.
+    """
     bundle.sweep(self.agent.workdir)
     if self.first is not None:
       self.agent.share(self.first.agent)
-    blue = self.agent.identity.blue
+    active = number in (None, self.agent.diary.active())
+    blue = self.agent.identity.blue if active else self.agent.identity.mind(number)
     voice = self.voices.get(blue.generation, blue)
     self.engine = self._engine(voice) if self.first is None else self.first.engine
     self.talk.engine = self.swaps.engine = self.engine
@@ -118,13 +127,55 @@ class Server:
     self.metrics.watch(engine, self.voices)
     return engine
 
+  # ---- Sleeping offline ----
+
+  async def _fall(self) -> None:
+    """Lets go of the weights when all that was said is answered."""
+    self.talk.doze.fall()
+    while self.talk.thinking or self.engine.active or self.engine.waiting:
+      await asyncio.sleep(_DRAIN_SECONDS)
+    await self.talk.settle()
+    await self.talk.with_mind(self._unload)
+    _log.info('asleep', extra={'fields': {'generation': self.voices.serving}})
+
+  def _unload(self) -> None:
+    self.engine.close()
+    self.engine = self.talk.engine = self.swaps.engine = None
+    self.metrics.rest()
+    self.voices.rest(self.voices.blue.generation)
+    self.agent.unload()
+
+  async def _rise(self) -> None:
+    """Reads the weights again, follows what the night promoted, and answers what was said."""
+    try:
+      await asyncio.to_thread(self._reload)
+    except Exception as e:  # what is said stays on the disk, for a server that can
+      self.failed = ' '.join(str(e).split()) or type(e).__name__
+      raise
+    finally:
+      self.talk.doze.rise()
+
+  def _reload(self) -> None:
+    self.load(self.voices.serving)
+    try:
+      self.swaps.follow()
+    except Exception:  # Blue serves
+      _log.exception('the generation that was promoted cannot serve')
+
+  async def _answer_left(self) -> None:
+    while not self._awake():
+      await asyncio.sleep(self.bake_seconds)
+    await self.talk.doze.answer_left(self.talk.answer)
+
   @contextlib.asynccontextmanager
   async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
     del app
     servers = [self, *self.others]
     loading = asyncio.ensure_future(asyncio.to_thread(lambda: [s._load() for s in servers]))
     waiting = asyncio.gather(
-      *(s.nights.fall_asleep(s.trigger, s._awake) for s in servers), *(s._bake() for s in servers)
+      *(s.nights.fall_asleep(s.trigger, s._awake) for s in servers),
+      *(s._bake() for s in servers),
+      *(s._answer_left() for s in servers),
     )
     try:
       yield
@@ -212,8 +263,10 @@ class Server:
     free = frozenset(
       [*(e.path for e in self.endpoints if e.scope is None), *(f.path for f in files)]
     )
+    large = routes.Large(-(-self.config.max_media_bytes // 3) * 4 + _AROUND)
+    limits = self.config.max_body_bytes, large
     app = Starlette(
-      routes=[*(routes.route(e, self.config.max_body_bytes) for e in self.endpoints), *files],
+      routes=[*(routes.route(e, *limits) for e in self.endpoints), *files],
       lifespan=self.lifespan,
       exception_handlers={404: _failed, 405: _failed},
     )
@@ -222,10 +275,13 @@ class Server:
 
   async def health(self, call: Call) -> Response:
     del call
-    fields = {'status': 'failed' if self.failed else 'ok'}
+    asleep = 'asleep' if self.talk.doze.asleep else 'ok'
+    fields = {'status': 'failed' if self.failed else asleep}
     return JSONResponse(fields, 503 if self.failed else 200)
 
   async def ready(self, call: Call) -> Response:
+    if self.talk.doze.asleep and not self.failed:
+      return routes.error(503, 'it sleeps offline (serve.pause)', 'asleep')
     if self.failed:
       return routes.error(503, f'it cannot be loaded: {self.failed}', 'not_ready')
     voice = self.voices.blue

@@ -13,50 +13,27 @@ import dataclasses
 import functools
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from dreaming import configuration
 from dreaming.agent import Agent, Why
 from dreaming.brain import chat
 from dreaming.brain.decode import Prompt
-from dreaming.brain.sampler import Sampler
+from dreaming.serve import shown as shown_lib
 from dreaming.serve.baking import Baking
+from dreaming.serve.config import ServeConfig
+from dreaming.serve.doze import Doze
 from dreaming.serve.engine import Engine
+from dreaming.serve.message import Message
+from dreaming.serve.shown import Shown
 from dreaming.serve.stream import Ask, Piece, Stream, Token, sink_of
 from dreaming.serve.voices import Voice, Voices
 
 T = TypeVar('T')
 _WHYS = 512  # replies whose reasons are remembered
 _TURNS = 2  # of a conversation that a prompt repeats: a small model reads no more
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Message:
-  """What is said to the agent, and how it is to reply."""
-
-  text: str
-  user: str
-  turns: tuple[chat.Turn, ...] = ()
-  system: str = ''  # read by -it models alone: a pretrained one would take it for the message
-  generation: int | None = None  # None: whoever serves
-  retrieval: bool = True
-  store: bool = True
-  n: int = 1
-  max_tokens: int
-  sampler: Sampler
-  stop: tuple[str, ...] = ()
-  logprobs: bool = False
-  client: str = ''
-  metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-  @property
-  def conversation(self) -> str:
-    """What all messages of one have in common: its session where a client names one (in OpenAI's
-    `metadata`), or what was said first."""
-    session = self.metadata.get('client', {}).get('session')
-    first = self.turns[0].text if self.turns else self.text
-    return '\n'.join((self.client, self.user, session or first))
 
 
 class Reply:
@@ -71,6 +48,7 @@ class Reply:
     self.reader = why.generation if why else voice.generation
     self.created = int(time.time())
     self.experience: int | None = None
+    self.shown: tuple[Shown, ...] = ()
     self.streams: list[Stream] = []
     self.weighed = False  # words of the weights that are known already
     self.prompt_tokens = self.completion_tokens = 0
@@ -149,6 +127,10 @@ class Talk:
 
   def __init__(self, agent: Agent, voices: Voices, baking: Baking):
     self.agent, self.voices, self.baking = agent, voices, baking
+    config = configuration.group(agent.config, 'serve', ServeConfig)
+    self.senses = shown_lib.Senses(agent, config.max_media_bytes)
+    self.doze = Doze(agent.workdir / 'held', agent.media, config.queue)
+    self.thinking = 0  # replies that are not spoken yet
     self._mind = ThreadPoolExecutor(1, thread_name_prefix='mind')
     self._whys: collections.OrderedDict[str, Why] = collections.OrderedDict()
     self._logging: set[asyncio.Future] = set()
@@ -166,26 +148,37 @@ class Talk:
     return await asyncio.to_thread(self.voices.get, generation)
 
   async def reply(self, message: Message) -> Reply:
-    """Begins to reply. Raises ValueError (nothing is logged then) and fair.Full."""
+    """Begins to reply. Raises ValueError (nothing is logged then), Refused and fair.Full."""
     self.agent.check(message.text)
+    self.doze.check()
+    self.thinking += 1  # from here on it does not fall asleep before this is spoken
+    try:
+      return await self._reply(message)
+    finally:
+      self.thinking -= 1
+
+  async def _reply(self, message: Message) -> Reply:
     voice = await self.voice(message.generation)
     if message.generation is None:
       voice = self.baking.choose(voice, message.conversation)
     turns = message.turns[-_TURNS:]
     if message.system and self.agent.instruct:  # Gemma's template has no role for it
       turns = chat.Turn(text=message.system, response='Understood.'), *turns
-    say = (message.text, message.user, time.time(), voice.mind, turns)
-    reads = message.retrieval and (chat.is_question(message.text) or self.agent.instruct)
-    reads = reads and bool(self.agent.diary.ids(limit=1))
+    say = (message.text, message.user, message.at or time.time(), voice.mind, turns)
+    asks, seen = chat.is_question(message.text), shown_lib.seen(message.shown, message.user)
+    reads = message.retrieval and (asks or self.agent.instruct)
+    reads = bool(seen) or (reads and bool(self.agent.diary.ids(limit=1)))
     # Of what is chosen there are no probabilities, and no second one: then it is written.
     chooses = self.agent.chooses and not message.logprobs and message.n == 1
     earlier = [t.response for t in message.turns] if chooses else None
-    if reads or (chooses and not chat.is_question(message.text)):
-      thought = await self.with_mind(self.agent.think, *say, retrieval=reads, earlier=earlier)
+    if reads or (chooses and not asks):
+      how = {'retrieval': message.retrieval, 'earlier': earlier, 'shown': seen}
+      thought = await self.with_mind(self.agent.think, *say, **how)
     else:  # nothing but words: needs no turn
       thought = await asyncio.to_thread(self.agent.think, *say, retrieval=False)
     why = self.agent.reason(message.text, thought)
     reply = Reply(f'chatcmpl-{secrets.token_hex(12)}', voice, why, self.engine)
+    reply.shown = message.shown
     prompt = thought.prompt
     prefix, text = self._ids(prompt.prefix), self._ids(prompt.text)
     prefix = (self.agent.base.tokenizer.bos, *prefix)
@@ -236,10 +229,23 @@ class Talk:
     if not reply.own:
       metadata['read'] = True
     said = reply.texts[0].strip() if reply.texts else ''
+    what = message.text, said, message.shown
     logged = await self.with_mind(
-      self.agent.observe, message.text, said, user=message.user, metadata=metadata
+      shown_lib.log, self.agent, *what, user=message.user, metadata=metadata, now=message.at
     )
     reply.experience = logged.id
+
+  async def answer(self, message: Message) -> None:
+    """Replies to a message that nobody waits for: into the diary, once."""
+    key, since = message.metadata.get('held'), message.at
+    known = await asyncio.to_thread(self.agent.diary.experiences, since=since)
+    if any(e.metadata.get('held') == key for e in known):
+      return
+    reply = await self.reply(message)
+    async for _, piece in reply:
+      if piece.finish == 'error':
+        raise RuntimeError(piece.error)
+    await self.log(message, reply)
 
   def why(self, id: str) -> Why | None:
     """What stood behind a reply of this process; None when it is forgotten or never was."""
@@ -256,6 +262,7 @@ class Talk:
 
   def close(self) -> None:
     self._mind.shutdown(wait=True, cancel_futures=True)
+    self.senses.close()
 
   def _ids(self, prompt: Prompt) -> tuple[int, ...]:
     return tuple(self.agent.base.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)

@@ -57,6 +57,7 @@ class Voices:
     self._voices: collections.OrderedDict[int, Voice] = collections.OrderedDict()
     self._pinned: set[int] = set()
     self._blue: Voice | None = None
+    self._resting: int | None = None
 
   @property
   def blue(self) -> Voice:
@@ -64,6 +65,17 @@ class Voices:
     if self._blue is None:
       raise NotReady('no generation serves yet: wait until /ready says so')
     return self._blue
+
+  @property
+  def serving(self) -> int:
+    """The number of the generation that serves, or that will when it wakes."""
+    return self.blue.generation if self._resting is None else self._resting
+
+  def rest(self, number: int) -> None:
+    """Lets go of all voices until the next `flip`; `number` is said to serve meanwhile."""
+    with self._lock:
+      self._voices.clear()
+      self._blue, self._resting = None, number
 
   def get(self, number: int, mind: Mind | None = None) -> Voice:
     """A generation's voice, read from the disk when it is not warm: about a second on the 270M.
@@ -87,7 +99,7 @@ class Voices:
     with self._lock:
       self._voices[voice.generation] = voice
       self._voices.move_to_end(voice.generation)
-      self._blue = voice
+      self._blue, self._resting = voice, None
       self._trim()
 
   def pin(self, number: int) -> None:

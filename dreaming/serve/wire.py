@@ -61,7 +61,12 @@ def conversation(messages: Sequence[Mapping[str, Any]]) -> tuple[str, list[chat.
 def _text(content: Any) -> str:
   if content is None or isinstance(content, str):
     return content or ''
-  return '\n'.join(part['text'] for part in content)
+  return '\n'.join(part['text'] for part in content if part['type'] == 'text')
+
+
+def text_size(messages: Sequence[Mapping[str, Any]]) -> int:
+  """Characters that all messages have together, without what they show."""
+  return sum(len(_text(m.get('content'))) for m in messages)
 
 
 def sampler(body: Mapping[str, Any], default: Sampler, seed: int) -> Sampler:
@@ -107,7 +112,10 @@ def about(reply: Reply) -> dict[str, Any]:
     'generation': reply.generation,
     'reader': reply.reader,  # whose words they are: a pretrained model's base reads the notes
     'experience': reply.experience,
-    'recalled': [{'experience': r.experience.id, 'score': round(r.score, 4)} for r in recalled],
+    'shown': [s.plain() for s in reply.shown],
+    'recalled': [
+      {'experience': max(r.experience.id, 0) or None, 'score': round(r.score, 4)} for r in recalled
+    ],
   }
 
 

@@ -26,6 +26,11 @@ def home(module: str, package: str) -> pathlib.Path:
   return pathlib.Path(next(iter(found.submodule_search_locations)))
 
 
+def has(*modules: str) -> bool:
+  """Whether all of these are installed."""
+  return all(importlib.util.find_spec(module) is not None for module in modules)
+
+
 def cores() -> int:
   """That this process may use."""
   return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

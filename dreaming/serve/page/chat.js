@@ -1,6 +1,7 @@
 // Talking: what was said last, the reply as it is spoken, what it recalled, and thumbs.
 
 import {Failure, events, get, post, query, send} from './api.js';
+import {beside, kept, parts, shelf, view} from './media.js';
 import {add, button, chip, empty, h, long, put, s, tell, when} from './dom.js';
 
 export const name = 'chat';
@@ -13,14 +14,16 @@ const UP = 'M7 11v9H3v-9zM9.5 20V10.6L13 3.5a2.3 2.3 0 0 1 2 2.9L14.3 10H19a2 2 
 
 let root = null;  // kept while other views are shown, with what is being said
 let turns = [];
-let log, box, go, stop, speaker;
+let log, box, go, stop, speaker, carried;
 
-export async function render(_, {signal, refresh}) {
-  const [models, recent] = await Promise.all([
+export async function render(_, {signal, status, refresh}) {
+  const [models, now, recent] = await Promise.all([
     get('/v1/models', signal),
+    status,
     get(query('/api/diary', {kind: 'chat', limit: EARLIER}), signal),
   ]);
   if (root === null) build(refresh);
+  carried.offer(now.senses);
   const chosen = speaker.value;
   const names = models.data.map((m) => m.id).filter((id) => id !== 'agent@blue');
   put(speaker, names.map((id) => h('option', {value: id}, id === 'agent'
@@ -46,7 +49,7 @@ function welcome() {
 }
 
 function build(refresh) {
-  log = h('div', {class: 'log', role: 'log', 'aria-live': 'polite', 'aria-label': 'Conversation'});
+  log = h('div', {class: 'log', role: 'log', 'aria-live': 'polite', 'aria-label': 'Conversation', onseen: down});
   box = h('textarea', {
     id: 'say', rows: 1, placeholder: 'Say something\u2026', 'aria-describedby': 'how',
     onkeydown: (e) => {
@@ -56,7 +59,9 @@ function build(refresh) {
       }
     },
     oninput: grow,
+    onpaste: (e) => carried.pictures(e.clipboardData.files).catch((x) => tell(x.message, true)),
   });
+  carried = shelf(() => {});
   go = h('button', {class: 'main'}, 'Send');
   stop = h('button', {type: 'button', class: 'quiet', hidden: true}, 'Stop');
   speaker = h('select', {id: 'speaker'});
@@ -64,11 +69,13 @@ function build(refresh) {
   const form = h('form', {class: 'say', onsubmit: async (e) => {
     e.preventDefault();
     const text = box.value.trim();
-    if (!text || log.dataset.busy === 'yes') return;
-    await speak(text, recalls.checked);
+    if (log.dataset.busy === 'yes') return;
+    const taken = carried.take();
+    if (text || taken.length) await speak(text, recalls.checked, taken);
     refresh().catch(() => {});
   }},
-  h('div', {class: 'line'}, h('label', {class: 'unseen', for: 'say'}, 'Message'), box, stop, go),
+  carried.list,
+  h('div', {class: 'line'}, h('label', {class: 'unseen', for: 'say'}, 'Message'), carried.buttons, box, stop, go),
   h('div', {class: 'options'},
     h('label', {for: 'speaker'}, 'Speaks'), speaker,
     h('span', {}, recalls, ' ', h('label', {for: 'recalls'}, 'Recalls from the diary')),
@@ -87,11 +94,11 @@ function down() {
 
 // ---- Saying something ----
 
-async function speak(text, retrieval) {
+async function speak(text, retrieval, taken) {
   const model = speaker.value;
   const leaving = new AbortController();
   log.querySelector('.empty')?.remove();
-  const mine = bubble(null, text);
+  const mine = bubble(null, text, null, taken.map((one) => view(one.kind, one.url)));
   const words = h('p', {class: 'text'});
   const foot = h('div', {class: 'foot'});
   const reply = h('article', {class: 'reply', 'aria-label': 'Reply'},
@@ -105,16 +112,18 @@ async function speak(text, retrieval) {
   stop.hidden = false;
   stop.onclick = () => leaving.abort();
   down();
+  get('/api/status').then(({asleep}) => asleep && words.isConnected && !answer && add(words, h('span', {class: 'hint'},
+    'It sleeps, and answers when it wakes. You need not wait: the answer will be in the diary.'))).catch(() => {});
   let about = null, id = '', generation = null, answer = '';
   try {
     const messages = turns.slice(-TURNS).flatMap(([user, assistant]) => [
       {role: 'user', content: user}, {role: 'assistant', content: assistant}]);
-    messages.push({role: 'user', content: text});
+    messages.push({role: 'user', content: await parts(text, taken)});
     const response = await send('POST', '/v1/chat/completions',
       {model, messages, stream: true, stream_options: {include_usage: true}, retrieval,
         metadata: {session: SESSION}},
       leaving.signal);
-    generation = Number(response.headers.get('x-dreaming-generation'));
+    generation = response.headers.get('x-dreaming-generation');  // none while it sleeps
     for await (const event of events(response)) {
       if (event.data === '[DONE]') break;
       const chunk = JSON.parse(event.data);
@@ -129,10 +138,12 @@ async function speak(text, retrieval) {
         down();
       }
     }
-    turns.push([text, answer.trim()]);
+    const told = (about?.shown ?? []).map((x) => x.said ?? x.description);
+    if (told.length) add(mine, h('p', {class: 'hint'}, told.join(' ')));
+    turns.push([[text, ...(about?.shown ?? []).map((x) => x.said)].filter(Boolean).join('\n'), answer.trim()]);
     if (!answer.trim()) add(foot, h('p', {class: 'hint'}, 'It said nothing.'));
     // The last chunk, that of the usage, comes when it is in the diary, and says where.
-    add(foot, footer(id, generation, about?.experience, about?.recalled?.length ?? 0, 0,
+    add(foot, footer(id, Number(generation ?? about?.generation), about?.experience, about?.recalled?.length ?? 0, 0,
       about?.reader));
     if (model !== 'agent') add(foot, h('span', {class: 'hint'}, 'Not kept in the diary'));
   } catch (e) {
@@ -140,11 +151,15 @@ async function speak(text, retrieval) {
       turns.push([text, answer.trim()]);
       add(foot, h('p', {class: 'hint'}, 'Stopped.'));
     } else {
-      if (!answer) box.value = text;  // nothing of it is lost
+      if (!answer) {  // nothing of it is lost
+        box.value = text;
+        carried.put(taken);
+      }
       grow();
       add(foot, h('p', {class: 'wrong', role: 'alert'}, e.message));
     }
   } finally {
+    words.textContent = answer;
     reply.querySelector('.thinking')?.remove();
     log.dataset.busy = '';
     log.setAttribute('aria-busy', 'false');
@@ -159,14 +174,15 @@ async function speak(text, retrieval) {
 
 // ---- What stands in the conversation ----
 
-function bubble(who, text, time = null) {
+function bubble(who, text, time = null, media = []) {
   return h('article', {class: 'mine', 'aria-label': who ? `${who} said` : 'You said'},
-    time && h('p', {class: 'hint'}, who && `${who}, `, when(time)), long(text));
+    time && h('p', {class: 'hint'}, who && `${who}, `, when(time)), media, text && long(text));
 }
 
 function earlier(e) {
   const id = e.metadata.response_id;
-  add(log, bubble(e.speaker, e.content, e.time));
+  const media = [...e.media.map(kept), e.metadata.shown && beside(e.metadata.shown)];
+  add(log, bubble(e.speaker, e.content, e.time, media));
   if (!e.response) return;
   add(log, h('article', {class: 'reply', 'aria-label': 'Reply'}, long(e.response),
     h('div', {class: 'foot'},

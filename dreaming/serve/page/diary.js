@@ -1,7 +1,8 @@
 // Looking through the diary, forgetting, approving, and bringing a foreign log in.
 
 import {get, post, query} from './api.js';
-import {ask, button, chip, count, empty, h, long, plural, put, tell, upper, when, words} from './dom.js';
+import {kept} from './media.js';
+import {add, ask, button, chip, count, empty, h, long, plural, put, tell, upper, when, words} from './dom.js';
 
 export const name = 'diary';
 export const title = 'Diary';
@@ -142,9 +143,17 @@ function entry(e, box) {
       isWaiting(e) ? chip(`${words(e.trust)}, not approved`, 'warn') : e.trust === 'approved' && chip('approved'),
       e.night ? h('a', {class: 'chip', href: `#/nights/${e.night}`}, `night ${e.night}`) : chip('not slept on', 'faint')),
     long(e.content),
-    e.media.map((m) => h('p', {class: 'hint'}, `${upper(m.kind)}: ${m.description}`)),
+    e.media.map(seen),
     e.response && h('div', {class: 'answer'}, long(e.response)),
     scores(e.scores));
+}
+
+/** A picture or a sound: its description, and the thing itself when it is opened. */
+function seen(m) {
+  const made = h('details', {ontoggle: () => {
+    if (made.open && made.children.length === 1) add(made, kept(m));
+  }}, h('summary', {class: 'hint'}, `${upper(m.kind)}: ${m.description}`));
+  return made;
 }
 
 /** The parts of its score, each of 10. */
