@@ -102,6 +102,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.serve.queue = 64  # requests that may wait; beyond that they are refused
   c.serve.rate = 600  # requests a minute of one client; 0: any number
   c.serve.max_body_bytes = 1_048_576  # of a request, without pictures and voice notes
+  c.serve.max_agent_bytes = 4_294_967_296  # of a whole agent that is taken in
   c.serve.max_media_bytes = 8_388_608  # that these may have together in a message; 0: none
   c.serve.max_tokens = 512  # that a request may ask for
   c.serve.max_n = 8  # texts that a request may ask for
@@ -126,6 +127,7 @@ def get_config() -> ml_collections.ConfigDict:
   # What a night made may speak to a share of the conversations first; an alarm sends them back.
   c.bake = ml_collections.ConfigDict()
   c.bake.share = 0.0  # of the conversations; 0: it serves all of them at once
+  c.bake.shadow = 0.0  # of what Blue answers, that Green answers too, unheard
   c.bake.minutes = 30.0
   c.bake.replies = 20  # fewer are too few to know: back to Blue
   c.bake.errors = 0.05  # share of its replies, from 5 on, as of the next two

@@ -41,6 +41,15 @@ def test_without_a_share_nothing_bakes():
   assert not baking.begin(GREEN, 1) and baking.choose(BLUE, 'x') is BLUE
 
 
+def test_in_the_shadow_nobody_hears_it():
+  baking = Baking(BakeConfig(shadow=0.4))
+  assert baking.shadow() is None and baking.begin(GREEN, 1)
+  assert all(baking.choose(BLUE, f'conversation {i}') is BLUE for i in range(200))
+  assert [baking.shadow() for _ in range(10)].count(GREEN) == 4
+  baking.end(True, 'by hand')
+  assert baking.shadow() is None
+
+
 def test_it_serves_when_its_time_is_over_and_enough_was_said(baking):
   say(baking)
   assert baking.verdict(now=599) is None
@@ -157,3 +166,24 @@ def test_a_night_bakes_and_then_serves_or_goes_back(tmp_path_factory):
     sleep(4)
     assert live.http.post('/api/generations/4/promote', json={}).json() == {'serving': 4}
     assert bakes(live)['last']['serves'] and agent.diary.active() == 4
+
+
+def test_in_the_shadow_it_is_judged_by_what_nobody_hears(tmp_path_factory):
+  config = serve_config(tmp_path_factory, 'shadow')
+  config.bake.shadow, config.bake.replies, config.bake.gibberish = 1.0, 3, 1.0
+  config.bake.slower = 100.0
+  with Agent(config) as agent, Live(agent) as live:
+    live.server.bake_seconds = 0.05
+    plant(agent, 1, promote=False)
+    quick(live)
+    live.http.post('/api/nights', json={})
+    assert list(follow(live))[-1]['outcome'] == 'promoted'
+    assert {ask(live, str(i)) for i in range(4)} == {'agent@0'}
+    end = time.monotonic() + 30
+    while bakes(live)['now']['tallies']['1']['replies'] < 3 and time.monotonic() < end:
+      time.sleep(0.02)
+    assert bakes(live)['now']['tallies']['1']['replies'] >= 3
+    assert len(agent.diary.experiences()) == 4  # none of them is Green's
+    assert {e.metadata['generation'] for e in agent.diary.experiences()} == {0}
+    live.server.baking._until = 0.0
+    assert wait_until_over(live)['serves'] and ask(live, 'x') == 'agent@1'

@@ -121,6 +121,19 @@ def test_facts_are_counted_and_come_in_pages(http):
   assert http.get('/api/facts?state=known').status_code == 422
 
 
+def test_probes_have_their_answers_of_every_night(http):
+  found = http.get('/api/probes').json()
+  assert found['total'] == len(found['probes']) == 6
+  twice = [p for p in found['probes'] if p['answers'] and len(p['replies']) == 2]
+  assert len(twice) == 2  # the second night asked what the first had taught
+  for p in twice:
+    assert [r['night'] for r in p['replies']] == [1, 2] and p['answers'] and p['about']
+  unknown = [p for p in found['probes'] if not p['answers']]
+  assert {r['right'] for p in unknown for r in p['replies']} == {True, False}
+  page = http.get('/api/probes?limit=3&offset=1').json()
+  assert page == {'total': 6, 'probes': found['probes'][1:4]}
+
+
 def test_a_night_is_told_in_full(http):
   first, second = (http.get(f'/api/nights/{n}/report').json() for n in (1, 2))
   assert [e['content'] for e in first['chosen']] == [t[0] for t in page_live.TOLD[:2]]

@@ -180,3 +180,39 @@ def test_a_server_sends_it(config, packed, tmp_path):
       assert time.monotonic() < end
       time.sleep(0.02)
   assert bundle.unpack(tmp_path / 'sent.agent', tmp_path / 'life')['experiences'] == 3
+
+
+def test_a_server_takes_it_in_beside_its_own(config, packed, tmp_path):
+  with Agent(config) as agent, Live(agent) as there:
+    root = agent.workdir.parent
+
+    def post(name: str, data: bytes):
+      return there.http.post(f'/api/agent/{name}', content=data)
+
+    file = packed[0].read_bytes()
+    answer = post('bea', file)
+    assert answer.status_code == 201 and answer.json()['experiences'] == 3
+    assert answer.json()['same_base'] and "('bea',)" in answer.json()['next']
+    assert (root / 'bea' / 'diary.sqlite').exists()
+    assert (
+      post('bea', file).status_code == 409 and post(agent.workdir.name, file).status_code == 409
+    )
+    for name in ('Bea', '..', 'a b', '%2e%2e%2fx', 'x' * 41):
+      assert post(name, file).status_code in (404, 405, 422), name
+    wrong = post('cleo', file[:-200])
+    assert wrong.status_code == 422 and str(root) not in wrong.text
+    assert post('cleo', b'').status_code == 422
+    assert not (root / 'cleo').exists() and not list(agent.workdir.glob('.unpacking-*'))
+  other = config.copy_and_resolve_references()
+  other.workdir = str(root / 'bea')
+  with Agent(other) as bea:
+    assert len(bea.diary.experiences()) == 3
+
+
+def test_a_file_that_is_too_large_is_not_read_to_its_end(config, packed):
+  config = config.copy_and_resolve_references()
+  config.serve.max_agent_bytes = 1000
+  with Agent(config) as agent, Live(agent) as there:
+    answer = there.http.post('/api/agent/dora', content=packed[0].read_bytes())
+    assert answer.status_code == 413 and 'serve.max_agent_bytes' in answer.text
+    assert not (agent.workdir.parent / 'dora').exists()

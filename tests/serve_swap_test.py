@@ -109,6 +109,26 @@ def test_warm_generations_are_few_and_pinned_ones_stay(live):
   assert set(found) == {0, 1, 2} and not found[1]['pinned']
 
 
+def test_probes_say_which_generation_knows_what(live):
+  question = 'Which nuts can Ana not eat?'
+  body = {'questions': [question], 'generations': [0, 1]}
+  said = live.http.post('/api/generations/compare', json=body).json()['answers']
+  mine = said['1'][0]
+  probes = [
+    {'question': question, 'answers': ['walnuts', mine]},
+    {'question': 'Who plays the cello?', 'answers': ['nobody at all']},
+  ]
+  answer = live.http.post('/api/probes', json={'probes': probes, 'generations': [1, 0]}).json()
+  first, second = answer['probes']
+  assert first['replies']['1'] == {'reply': mine, 'right': True}
+  assert not second['replies']['0']['right'] and set(answer['right']) == {'0', '1'}
+  assert answer['right']['1'] == 0.5
+  for wrong in ({'probes': [], 'generations': [0]}, {'probes': probes, 'generations': []}):
+    assert live.http.post('/api/probes', json=wrong).status_code == 422
+  gone = live.http.post('/api/probes', json={'probes': probes, 'generations': [9]})
+  assert gone.status_code == 422 and 'there is no generation 9' in gone.text
+
+
 def test_generations_can_be_compared(live):
   body = {'questions': ['What is my pet called?'], 'generations': [0, 1]}
   answers = live.http.post('/api/generations/compare', json=body).json()['answers']

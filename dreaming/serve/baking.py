@@ -1,5 +1,7 @@
 """Baking: what a night made speaks to a share of the conversations before it serves all of them.
 
+Or to nobody: in the shadow it answers a share of what Blue answers, unheard, and is judged by that.
+
 While it bakes, Blue serves and stands in the diary as active: a server that ends meanwhile begins
 with Blue again. An alarm sends every new message back to Blue at once, and so does a time in which
 too little was said to know. Whoever promotes or rolls back by hand ends it.
@@ -25,6 +27,7 @@ class BakeConfig:
   """Mirrors `config.bake`; what the fields mean stands in configs/default.py."""
 
   share: float = 0.0
+  shadow: float = 0.0
   minutes: float = 30.0
   replies: int = 20
   errors: float = 0.05
@@ -33,12 +36,17 @@ class BakeConfig:
   gibberish: float = 0.2
 
   def __post_init__(self):
-    for name in ('share', 'errors', 'down', 'gibberish'):
+    for name in ('share', 'shadow', 'errors', 'down', 'gibberish'):
       if not 0 <= vars(self)[name] <= 1:
         raise ValueError(f'bake.{name} is {vars(self)[name]}: take a share, from 0 to 1')
     for name, low in {'minutes': 0.0, 'replies': 1, 'slower': 1.0}.items():
       if vars(self)[name] < low:
         raise ValueError(f'bake.{name} is {vars(self)[name]}: take at least {low}')
+
+  @property
+  def on(self) -> bool:
+    """Whether anything bakes."""
+    return bool(self.share or self.shadow)
 
 
 @dataclasses.dataclass
@@ -66,7 +74,7 @@ class Baking:
     self._lock = threading.Lock()
     self._green: Voice | None = None
     self._blue = 0
-    self._until = 0.0
+    self._until = self._owed = 0.0
     self._tallies: dict[int, Tally] = {}
     self.last: Mapping[str, Any] | None = None  # how the latest one ended
 
@@ -77,10 +85,10 @@ class Baking:
 
   def begin(self, green: Voice, blue: int, now: float | None = None) -> bool:
     """Whether this generation bakes first, instead of Blue's being replaced at once."""
-    if not self.config.share:
+    if not self.config.on:
       return False
     with self._lock:
-      self._green, self._blue = green, blue
+      self._green, self._blue, self._owed = green, blue, 0.0
       self._until = (time.time() if now is None else now) + 60 * self.config.minutes
       self._tallies = {green.generation: Tally(), blue: Tally()}
     return True
@@ -93,6 +101,16 @@ class Baking:
     key = f'{green.generation}\n{conversation}'.encode('utf-8', 'surrogatepass')
     place = int.from_bytes(hashlib.sha256(key).digest()[:8]) / 2**64
     return green if place < self.config.share else blue
+
+  def shadow(self) -> Voice | None:
+    """Who is to answer unheard what Blue has just answered: the one that bakes, now and then."""
+    with self._lock:
+      if self._green is None:
+        return None
+      self._owed += self.config.shadow
+      due = self._owed >= 1 - 1e-9
+      self._owed -= due
+      return self._green if due else None
 
   def said(self, generation: int, text: str, *, failed: bool, first: float | None) -> None:
     """Notes a reply.

@@ -21,6 +21,7 @@ from dreaming.memory.nights import Night
 from dreaming.memory.senses import media as media_lib
 from dreaming.serve import own, schemas
 from dreaming.serve.access import Refused
+from dreaming.serve.probes import replies
 from dreaming.serve.routes import Call, Endpoint
 from dreaming.serve.talk import Talk
 from dreaming.sleep import examine, ledger, metrics
@@ -161,14 +162,12 @@ class Browse:
     """Of its exam, with its answers, and those of an earlier night that was asked the same."""
     known: dict[str, dict[str, Any]] = {}
     for n in before:
-      for _, question, reply, right in _replies(n):
+      for _, question, reply, right in replies(n):
         known[question] = {'night': n.number, 'reply': reply, 'right': right}
     exams = self._agent.diary.dreams(styles=['exam'])
     asked = examine.held_out(d for d in exams if d.night <= night.number)[0]
     answers = {q.text: q.answers[0] for q in asked}  # the latest of each
-    for measure, question, reply, right in _replies(night):
-      # Of a question that nobody answered, to be right is to give an invention.
-      right = not right if measure == 'never_mentioned' else right
+    for measure, question, reply, right in replies(night):
       yield {
         'measure': measure, 'question': question, 'reply': reply, 'right': right,
         'answer': '' if measure == 'never_mentioned' else answers.get(question, ''),
@@ -187,14 +186,6 @@ def _import(agent: Agent, name: str, text: str) -> Any:
     path = pathlib.Path(directory) / name
     path.write_text(text, encoding='utf-8')
     return agent.import_file(path)
-
-
-def _replies(night: Night) -> Iterator[tuple[str, str, str, bool]]:
-  """(measure, question, reply, whether it counted) of a night's exam."""
-  replies = (night.payloads.get('examine') or {}).get('replies') or {}
-  for measure in ('recall', 'earlier', 'never_mentioned'):
-    for question, reply, right in replies.get(measure, ()):
-      yield measure, question, reply, bool(right)
 
 
 def _thinned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

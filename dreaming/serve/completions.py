@@ -111,7 +111,7 @@ class Completions:
     async def chunks() -> AsyncIterator[Chunk]:
       async with doze.attended(kept):
         await doze.awake()
-        async for chunk in self._chat_chunks(call, kept, await talk.reply(kept)):
+        async for chunk in self._chat_chunks(call, kept, await talk.reply_in_time(kept)):
           yield chunk
 
     if call.body.get('stream'):
@@ -119,7 +119,7 @@ class Completions:
     async with doze.attended(kept):
       if not await doze.awake(lambda: _gone(call)):
         raise ClientDisconnect
-      return await self._chat_object(call, kept, await talk.reply(kept))
+      return await self._chat_object(call, kept, await talk.reply_in_time(kept))
 
   async def _message(self, call: Call) -> Message:
     body = call.body

@@ -6,6 +6,9 @@ import dataclasses
 import ipaddress
 import re
 
+NAME = '[a-z0-9][a-z0-9_-]{0,39}'
+"""Of an identity, as a regular expression."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ServeConfig:
@@ -22,6 +25,7 @@ class ServeConfig:
   rate: int = 600
   max_body_bytes: int = 1_048_576
   max_media_bytes: int = 8_388_608
+  max_agent_bytes: int = 4_294_967_296
   max_tokens: int = 512
   max_n: int = 8
   warm: int = 3
@@ -34,6 +38,7 @@ class ServeConfig:
     least = {'slots': 1, 'queue': 1, 'rate': 0, 'max_body_bytes': 1024, 'max_tokens': 1}
     least |= {
       'max_media_bytes': 0,
+      'max_agent_bytes': 0,
       'max_n': 1,
       'warm': 1,
       'prefixes': 0,
@@ -44,7 +49,7 @@ class ServeConfig:
       if vars(self)[name] < low:
         raise ValueError(f'serve.{name} is {vars(self)[name]}: take at least {low}')
     for name in self.identities:
-      if not re.fullmatch(r'[a-z0-9][a-z0-9_-]{0,39}', name):
+      if not re.fullmatch(NAME, name):
         raise ValueError(f'serve.identities: {name!r} is no name: take a to z, 0 to 9, _ and -')
     if self.pause and self.identities:
       raise ValueError(

@@ -39,8 +39,8 @@ def document(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
 
 def _operation(e: Endpoint) -> dict[str, Any]:
   names = re.findall(r'\{(\w+)\}', e.path)
-  kinds = {name: 'string' if name in ('model', 'digest') or 'replies' in e.path else 'integer'
-           for name in names}  # fmt: skip
+  texts = {'model', 'digest', 'name'}
+  kinds = {name: 'string' if name in texts or 'replies' in e.path else 'integer' for name in names}
   parameters = [
     {'name': n, 'in': 'path', 'required': True, 'schema': {'type': kinds[n]}} for n in names
   ] + [{'name': n, 'in': 'query', 'schema': dict(schema)} for n, schema in e.query.items()]
@@ -59,4 +59,6 @@ def _operation(e: Endpoint) -> dict[str, Any]:
       'required': bool(e.body.get('required')),
       'content': {'application/json': {'schema': dict(e.body)}},
     }
+  if e.upload:
+    operation['requestBody'] = {'required': True, 'content': {e.upload: {}}}
   return operation

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import pathlib
-import shutil
-import tempfile
-import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from sse_starlette import EventSourceResponse
-from starlette.background import BackgroundTask
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 
-from dreaming import bundle
-from dreaming.brain.sampler import GREEDY
 from dreaming.memory.nights import Night
 from dreaming.memory.score import UNWANTED, WANTED
 from dreaming.serve import schemas
 from dreaming.serve.access import Refused
-from dreaming.serve.completions import gather
-from dreaming.serve.message import Message
 from dreaming.serve.nights import Nights
 from dreaming.serve.routes import Call, Endpoint
 from dreaming.serve.swaps import Swaps
@@ -63,8 +54,6 @@ class Own:
         body=schemas.IDS),
       e('POST', '/forget', self.forget, 'admin', 'Delete experiences', body=schemas.IDS),
       e('GET', '/replies/{id}/why', self.why, 'read', 'What stood behind a reply'),
-      e('GET', '/agent', self.pack, 'admin', 'The whole agent as one file',
-        answer='application/zip'),
       e('GET', '/dreams', self.dreams, 'read', 'Of a night, by default the last',
         query={'night': number}),
       e('POST', '/dreams/{id}/review', self.review, 'admin',
@@ -169,18 +158,6 @@ class Own:
       'recalled': recalled,
     })  # fmt: skip
 
-  async def pack(self, call: Call) -> Response:
-    del call
-    directory = tempfile.mkdtemp(dir=self._agent.workdir, prefix='.sending-')
-    path = pathlib.Path(directory) / f'{time.strftime("%Y-%m-%d")}{bundle.ENDING}'
-    over = BackgroundTask(shutil.rmtree, directory, ignore_errors=True)
-    try:
-      await asyncio.to_thread(bundle.pack, self._agent, path)
-    except BaseException:
-      await over()
-      raise
-    return FileResponse(path, media_type='application/zip', filename=path.name, background=over)
-
   # ---- Dreams and nights ----
 
   async def dreams(self, call: Call) -> Response:
@@ -276,28 +253,12 @@ class Own:
     )]})  # fmt: skip
 
   async def compare(self, call: Call) -> Response:
-    """Greedily, each from its weights alone, among all other streams."""
     body, answers = call.body, {}
+    how = {name: body[name] for name in ('user', 'max_tokens') if name in body}
     for number in dict.fromkeys(body['generations']):
       await self._known(number)
-      answers[str(number)] = [await self._answer(call, q, number) for q in body['questions']]
+      answers[str(number)] = await self._talk.ask_all(body['questions'], number, call, **how)
     return JSONResponse({'questions': body['questions'], 'answers': answers})
-
-  async def _answer(self, call: Call, question: str, generation: int) -> str:
-    reply = await self._talk.reply(
-      Message(
-        text=question,
-        user=call.body.get('user', self._agent.life.user),
-        generation=generation,
-        retrieval=False,
-        store=False,
-        max_tokens=call.body.get('max_tokens', _COMPARE_TOKENS),
-        sampler=GREEDY,
-        client=call.client.name,
-      )
-    )
-    await gather(call, reply)
-    return reply.texts[0].strip()
 
   async def rollback(self, call: Call) -> Response:
     if (number := call.body.get('generation')) is not None:

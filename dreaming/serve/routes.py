@@ -45,6 +45,7 @@ class Endpoint:
   body: schemas.Schema | None = None
   query: Mapping[str, schemas.Schema] = dataclasses.field(default_factory=dict)
   answer: str = 'application/json'
+  upload: str = ''  # the type of a body that the handler itself reads
   media: bool = False  # whether pictures and sounds may come, beyond the size of other bodies
 
 
@@ -116,17 +117,30 @@ def route(endpoint: Endpoint, max_body: int, large: Large | None = None) -> Rout
 
 
 async def read(request: Request, limit: int) -> bytes:
-  """A body of at most `limit` bytes. Raises Refused; no more than that is ever held.
+  """A body of at most `limit` bytes. Raises Refused; no more than that is ever held."""
+  chunks: list[bytes] = []
+  refused = Refused(413, f'the body is larger than {limit:,} bytes (serve.max_body_bytes)',
+                    'body_too_large', {'Connection': 'close'})  # fmt: skip
+
+  async def keep(chunk: bytes) -> None:
+    chunks.append(chunk)
+
+  await receive(request, limit, keep, refused)
+  return b''.join(chunks)
+
+
+async def receive(
+  request: Request, limit: int, keep: Callable[[bytes], Awaitable[None]], refused: Refused
+) -> None:
+  """Gives a body of at most `limit` bytes to `keep`, piece by piece. Raises `refused`.
 
   What comes beyond it is thrown away for a while: a connection that is closed while its client
   still sends is reset, and the client never reads why.
   """
   size = request.headers.get('content-length', '0')
-  refused = Refused(413, f'the body is larger than {limit:,} bytes (serve.max_body_bytes)',
-                    'body_too_large', {'Connection': 'close'})  # fmt: skip
   if not size.isdecimal():
     raise refused
-  chunks, total, over = [], 0, int(size) > limit
+  total, over = 0, int(size) > limit
   try:
     async with asyncio.timeout(_LINGER_SECONDS if over else None) as waiting:
       async for chunk in request.stream():
@@ -135,14 +149,13 @@ async def read(request: Request, limit: int) -> bytes:
           over = True
           waiting.reschedule(asyncio.get_running_loop().time() + _LINGER_SECONDS)
         if not over:
-          chunks.append(chunk)
+          await keep(chunk)
         elif total > limit + _LINGER_BYTES:
           break
   except TimeoutError:
     pass
   if over:
     raise refused
-  return b''.join(chunks)
 
 
 class Large:

@@ -136,6 +136,17 @@ COMPARE = _object(
   user=_NAME,
   max_tokens={'type': 'integer', 'minimum': 1, 'maximum': 64},
 )  # fmt: skip
+PROBES = _object(
+  ('probes', 'generations'),
+  probes={'type': 'array', 'minItems': 1, 'maxItems': 64, 'items': _object(
+    ('question', 'answers'), question={**_TEXT, 'minLength': 1, 'maxLength': 10_000},
+    answers={'type': 'array', 'minItems': 1, 'maxItems': 16,
+             'items': {'type': 'string', 'minLength': 1, 'maxLength': 200}})},
+  generations={'type': 'array', 'minItems': 1, 'maxItems': 4, 'items': _GENERATION},
+  user=_NAME,
+  max_tokens={'type': 'integer', 'minimum': 1, 'maximum': 64},
+  retrieval={'type': 'boolean', 'description': 'recall from the diary'},
+)  # fmt: skip
 _PAIR = _object(
   ('question', 'answer'),
   question={**_TEXT, 'minLength': 1, 'maxLength': 1000},

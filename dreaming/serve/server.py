@@ -32,6 +32,8 @@ from dreaming.serve.engine import Engine
 from dreaming.serve.metrics import CONTENT_TYPE, JsonLines, Metrics
 from dreaming.serve.nights import Nights
 from dreaming.serve.own import Own
+from dreaming.serve.parcel import Parcel
+from dreaming.serve.probes import Probes
 from dreaming.serve.routes import Call, Endpoint
 from dreaming.serve.stream import Ask, Piece, sink_of
 from dreaming.serve.swaps import Swaps
@@ -194,7 +196,7 @@ class Server:
 
   async def _bake(self) -> None:
     """Looks at what bakes, for as long as it is not cancelled."""
-    while self.baking.config.share:
+    while self.baking.config.on:
       await asyncio.sleep(self.bake_seconds)
       if self.baking.green is not None:
         try:
@@ -243,6 +245,8 @@ class Server:
       *completions.endpoints(),
       *own.endpoints(),
       *Browse(self.talk).endpoints(),
+      *Probes(self.talk).endpoints(),
+      *Parcel(self.talk, self.config).endpoints(),
     ]  # fmt: skip
     if self.first is not None:
       return [dataclasses.replace(e, path=f'/agents/{self.name}{e.path}') for e in of_each]

@@ -78,7 +78,7 @@ class Swaps:
       number = self._agent.diary.active()
       if number != self._voices.blue.generation:
         blue = self._voices.blue
-        if self._baking.config.share:  # until the other has proved itself, whatever happens here
+        if self._baking.config.on:  # until the other has proved itself, whatever happens here
           self._agent.diary.activate(blue.generation)
         voice = self._prepared(number)
         if self._baking.begin(voice, blue.generation):

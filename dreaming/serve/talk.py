@@ -13,26 +13,34 @@ import dataclasses
 import functools
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect
 
 from dreaming import configuration
 from dreaming.agent import Agent, Why
 from dreaming.brain import chat
 from dreaming.brain.decode import Prompt
+from dreaming.brain.sampler import GREEDY
+from dreaming.serve import fair
 from dreaming.serve import shown as shown_lib
+from dreaming.serve.access import Refused
 from dreaming.serve.baking import Baking
 from dreaming.serve.config import ServeConfig
 from dreaming.serve.doze import Doze
 from dreaming.serve.engine import Engine
 from dreaming.serve.message import Message
+from dreaming.serve.routes import Call
 from dreaming.serve.shown import Shown
 from dreaming.serve.stream import Ask, Piece, Stream, Token, sink_of
 from dreaming.serve.voices import Voice, Voices
 
 T = TypeVar('T')
 _WHYS = 512  # replies whose reasons are remembered
+_FULL_SECONDS = 0.2  # between tries while the queue is full
+_ASK_TOKENS = 16  # of an answer that is compared with others
 _TURNS = 2  # of a conversation that a prompt repeats: a small model reads no more
 
 
@@ -134,6 +142,7 @@ class Talk:
     self._mind = ThreadPoolExecutor(1, thread_name_prefix='mind')
     self._whys: collections.OrderedDict[str, Why] = collections.OrderedDict()
     self._logging: set[asyncio.Future] = set()
+    self._shadows: set[asyncio.Future] = set()
 
   async def with_mind(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """Runs what uses the agent's own decoder or its indexes, one at a time."""
@@ -156,6 +165,14 @@ class Talk:
       return await self._reply(message)
     finally:
       self.thinking -= 1
+
+  async def reply_in_time(self, message: Message) -> Reply:
+    """As `reply`, to who has waited already: when the queue is full, it waits on."""
+    while True:
+      try:
+        return await self.reply(message)
+      except fair.Full:
+        await asyncio.sleep(_FULL_SECONDS)
 
   async def _reply(self, message: Message) -> Reply:
     voice = await self.voice(message.generation)
@@ -209,6 +226,35 @@ class Talk:
       self._whys.popitem(last=False)
     return reply
 
+  async def ask_all(
+    self,
+    questions: Sequence[str],
+    generation: int,
+    call: Call,
+    *,
+    user: str = '',
+    max_tokens: int = _ASK_TOKENS,
+    retrieval: bool = False,
+  ) -> list[str]:
+    """Answers of a generation, greedy, among all other streams; nothing is logged.
+
+    Raises ClientDisconnect when who asks is gone.
+    """
+    ask = functools.partial(
+      Message, user=user or self.agent.life.user, generation=generation, retrieval=retrieval,
+      store=False, max_tokens=max_tokens, sampler=GREEDY, client=call.client.name,
+    )  # fmt: skip
+    said = []
+    for question in questions:
+      if await call.request.is_disconnected():
+        raise ClientDisconnect
+      reply = await self.reply(ask(text=question))
+      async for _, piece in reply:
+        if piece.finish == 'error':
+          raise RuntimeError(piece.error)
+      said.append(reply.texts[0].strip())
+    return said
+
   async def log(self, message: Message, reply: Reply) -> None:
     """Keeps what was said in the diary, also when it was cut off, and its caller with it."""
     failed = 'error' in reply.finishes
@@ -216,11 +262,38 @@ class Talk:
     if reply.own and message.generation is None and (reply.whole or failed):
       said = reply.texts[0] if reply.texts else ''
       self.baking.said(reply.generation, said, failed=failed, first=first)
+      if reply.generation == self.voices.serving and not self.engine.waiting:
+        if (green := self.baking.shadow()) is not None:
+          self._behind(self._shadow(message, green.generation))
     if message.store:
       task = asyncio.ensure_future(self._log(message, reply))
       self._logging.add(task)
       task.add_done_callback(self._logging.discard)
       await asyncio.shield(task)
+
+  def _behind(self, work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.ensure_future(work)
+    self._shadows.add(task)
+    task.add_done_callback(self._shadows.discard)
+
+  async def _shadow(self, message: Message, generation: int) -> None:
+    """Has a generation answer what another has answered; nobody hears it, only its tally."""
+    reply, failed = None, False
+    how = {'generation': generation, 'store': False, 'n': 1, 'logprobs': False}
+    try:
+      reply = await self.reply(dataclasses.replace(message, **how))
+      async for _, piece in reply:
+        failed = failed or piece.finish == 'error'
+    except (
+      ValueError,
+      OSError,
+      Refused,
+      fair.Full,
+    ):  # no answer of its own: the machine's, or none
+      return
+    if reply.own and (reply.whole or failed):
+      first = next((s.first_at - s.asked_at for s in reply.streams if s.first_at), None)
+      self.baking.said(generation, reply.texts[0], failed=failed, first=first)
 
   async def _log(self, message: Message, reply: Reply) -> None:
     metadata = {**message.metadata, 'generation': reply.generation, 'response_id': reply.id}
@@ -241,7 +314,7 @@ class Talk:
     known = await asyncio.to_thread(self.agent.diary.experiences, since=since)
     if any(e.metadata.get('held') == key for e in known):
       return
-    reply = await self.reply(message)
+    reply = await self.reply_in_time(message)
     async for _, piece in reply:
       if piece.finish == 'error':
         raise RuntimeError(piece.error)
@@ -257,6 +330,8 @@ class Talk:
 
   async def settle(self) -> None:
     """Waits until all that was said is in the diary."""
+    for task in self._shadows:
+      task.cancel()
     while self._logging:
       await asyncio.wait(self._logging)
 
