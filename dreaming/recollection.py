@@ -83,7 +83,6 @@ class Recollection(Life):
       return Thought(prompt, told.mind, told.notes, told.reply)
     reads = retrieval and (asks or self._model.instruct)
     recalled = self._notes([text], user, now)[0] if reads else []
-    recalled = [*seen, *recalled] if self._model.instruct else recalled
     retold, own = '', False
     # With `earlier` None what the weights say is streamed, and not looked at before.
     line = self._line(mind) if asks and earlier is not None else 0.0
@@ -93,6 +92,8 @@ class Recollection(Life):
         found = self._looked(text, user, seen) or found
       recalled, mind, own = found.notes, found.mind, found.own
       retold = found.reply if found.final else ''
+    if seen and self._model.instruct:  # it reads the picture itself
+      recalled, retold = [*seen, *recalled], ''
     elif earlier is not None and not asks and self.chooses:
       retold, mind = self._replies(text, {*earlier[-_NOT_AGAIN:]}), self.base_mind
     return Thought(self._prompt(text, user, recalled, turns), mind, recalled, retold, own)
@@ -102,12 +103,13 @@ class Recollection(Life):
 
     A small base finds what is asked for, and misreads it: the words themselves are said.
     """
+    points = _POINTS.search(text)
+    if not points and not chat.is_question(text):
+      return None
     asked = prompts.third_person(text, user)
     (best,) = rerank.by_question(self.decoder, self.base_mind, [asked], [seen])
     notes = best[:_LOOKED_AT]
-    if not _POINTS.search(text):
-      if not chat.is_question(text):
-        return None
+    if not points:
       _, evidence = self._read(self.base_mind, [text], user, [notes], [0], _FIRST_THOUGHT)[0]
       if evidence < _OF_SEEN:
         return None

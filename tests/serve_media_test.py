@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import io
 import json
 import shutil
 import subprocess
+import threading
+import time
+from typing import ClassVar
 
 import numpy as np
 import openai
@@ -206,9 +210,11 @@ def test_sizes_are_bounded(live):
   with pytest.raises(openai.APIStatusError, match='serve.max_media_bytes') as e:
     say(live, large)
   assert e.value.status_code == 413
-  with pytest.raises(openai.APIStatusError, match='serve.max_body_bytes') as e:
-    say(live, text('x' * 30_000), picture(sign()))  # what is shown makes no room for words
-  assert e.value.status_code == 413
+  for fields in ({'content': [text('x' * 30_000), picture(sign())]},
+                 {'content': [picture(sign())], 'x': 'y' * 30_000}):  # fmt: skip
+    with pytest.raises(openai.APIStatusError, match='serve.max_body_bytes') as e:
+      say(live, messages=[{'role': 'user', **fields}])  # what is shown makes no room for words
+    assert e.value.status_code == 413
   body = json.dumps({'model': 'agent', 'messages': [{'role': 'user', 'content': [large] * 2}]})
   assert live.http.post('/v1/chat/completions', content=body).status_code == 413
   told = live.http.post('/v1/chat/completions', content=iter([body[:25_000].encode()]))
@@ -217,22 +223,59 @@ def test_sizes_are_bounded(live):
 
 
 def test_only_a_few_send_what_is_large_at_a_time(monkeypatch):
-  monkeypatch.setattr(routes, '_LARGE_SECONDS', 0.2)
+  monkeypatch.setattr(routes, '_LARGE_SECONDS', 0.3)
+  begun = []
 
   class Slow:
-    headers = {'content-length': '500'}
+    headers: ClassVar = {'content-length': '500'}
 
     async def stream(self):
+      begun.append(self)
       yield b'x'
       await asyncio.sleep(60)
 
-  async def both():
+  async def all_three():
     large = routes.Large(1000)
     jobs = [large.read(Slow(), 100) for _ in range(3)]
-    return await asyncio.gather(*jobs, return_exceptions=True)
+    found = await asyncio.gather(*jobs, return_exceptions=True)
+    assert len(begun) == 2  # the third was not let in
+    assert [(type(e), e.status) for e in found] == [(Refused, 429)] * 3
 
-  found = asyncio.run(both())
-  assert [(type(e), e.status) for e in found] == [(Refused, 429)] * 3
+    class Quick(Slow):
+      async def stream(self):
+        yield b'x' * 500
+
+    assert await large.read(Quick(), 100) == b'x' * 500  # the gate is open again
+
+  asyncio.run(all_three())
+
+
+def test_only_so_many_are_looked_at(live, monkeypatch):
+  monkeypatch.setattr(shown, '_WAITING', 1)
+  sense, going = live.agent.sense, threading.Event()
+  monkeypatch.setattr(live.agent, 'sense', lambda data: going.wait(30) and sense(data))
+  found = []
+  thread = threading.Thread(target=lambda: found.append(say(live, picture(sign()))))
+  thread.start()
+  while not live.server.talk.senses._waiting:
+    time.sleep(0.01)
+  with pytest.raises(openai.RateLimitError, match='are looked at'):
+    say(live, picture(sign()))
+  going.set()
+  thread.join(60)
+  assert SIGN in found[0].choices[0].message.content
+
+
+def test_a_model_that_takes_instructions_reads_the_picture_itself(live, monkeypatch):
+  monkeypatch.setattr(live.agent, '_model', dataclasses.replace(live.agent._model, instruct=True))
+  media, _ = live.agent.sense(sign())
+  there = shown.seen([shown.Shown(media=media, metadata={}, data=b'')], 'Ana')
+  live.agent.observe('The museum by the harbour has a red door.')
+  for words in ('When is the museum closed?', 'I may go there.'):
+    mind = live.agent.identity.blue
+    thought = live.agent.think(words, 'Ana', time.time(), mind, (), True, [], there)
+    assert thought.said == '' and thought.recalled[0].experience.trust == Trust.THIRD_PARTY
+    assert SIGN in live.agent.reason(words, thought).prompt
 
 
 @pytest.mark.parametrize('digest', ['0' * 64, '..%2F..%2Fdiary.sqlite', 'x', 'a' * 65])

@@ -19,6 +19,7 @@ from dreaming.agent import Agent
 from dreaming.brain.chat import Turn
 from dreaming.brain.sampler import Sampler
 from dreaming.memory.senses.media import MediaStore
+from dreaming.serve import completions
 from dreaming.serve.access import Refused
 from dreaming.serve.config import ServeConfig
 from dreaming.serve.doze import Doze
@@ -263,6 +264,7 @@ def test_one_that_cannot_be_answered_stays_and_keeps_no_other(doze, tmp_path):
   async def main():
     await doze.keep(_message('Bad.'))
     await doze.keep(_message('Good.'))
+    doze._new.clear()  # nobody attends to them
     answered = []
 
     async def answer(message):
@@ -287,6 +289,87 @@ def test_what_is_in_the_diary_already_is_not_answered_twice(live):
   live.agent.observe('Said once.', 'Yes.', metadata={'held': '1-abc'})
   asyncio.run(live.server.talk.answer(message))
   assert [e.content for e in live.agent.diary.experiences()].count('Said once.') == 1
+
+
+def test_who_asks_again_waits_for_the_same(doze):
+  async def main():
+    first = await doze.keep(_message('Hello.', client='me'))
+    again = await doze.keep(_message('Hello.', client='me'))
+    other = await doze.keep(_message('Hello.', client='you'))
+    return first is again, other is first, doze.held
+
+  assert asyncio.run(main()) == (True, False, 2)
+
+
+def test_what_a_second_night_interrupts_is_answered_after_it(doze):
+  async def main():
+    for text in ('One.', 'Two.'):
+      await doze.keep(_message(text))
+    doze._new.clear()
+    answered = []
+
+    async def answer(message):
+      if not answered:
+        doze.fall()
+        answered.append('')
+        raise Refused(503, 'it sleeps', 'asleep')
+      answered.append(message.text)
+
+    doze.rise()
+    task = asyncio.ensure_future(doze.answer_left(answer))
+    await asyncio.sleep(0.1)
+    assert answered == [''] and doze.held == 2
+    doze.rise()
+    while doze.held:
+      await asyncio.sleep(0.01)
+    task.cancel()
+    return answered
+
+  assert asyncio.run(main()) == ['', 'One.', 'Two.']
+
+
+def test_no_night_begins_before_the_weights_are_there(live):
+  engine, live.server.engine = live.server.engine, None
+  try:
+    answer = live.http.post('/api/nights', json={})
+  finally:
+    live.server.engine = engine
+  assert (answer.status_code, answer.json()['error']['code']) == (503, 'not_ready')
+  assert not live.http.get('/api/status').json()['asleep']
+  assert live.http.get('/ready').status_code == 200
+
+
+def test_cancelling_while_it_wakes_is_no_error(live, tmp_path, monkeypatch):
+  reload, waking, going = live.server._reload, threading.Event(), threading.Event()
+  monkeypatch.setattr(live.server, '_reload', lambda: (waking.set(), going.wait(30), reload()))
+  with Night(live, tmp_path, 'die') as night:
+    night.go.touch()
+    assert waking.wait(60)
+    threading.Timer(0.5, going.set).start()
+    answer = live.http.post('/api/nights/current/cancel', json={'abandon': True}, timeout=60)
+    assert answer.status_code == 200 and not answer.json()['running']
+
+
+def test_a_reply_that_is_cut_off_is_made_again(live, tmp_path, monkeypatch):
+  close, left = completions.gather, []
+
+  async def cut(call, reply, done=None):
+    if not left:
+      left.append(reply)
+      reply.close()
+    return await close(call, reply, done)
+
+  monkeypatch.setattr(completions, 'gather', cut)
+  with Night(live, tmp_path, 'die'):
+    found = []
+    thread = saying(live, 'Is anybody listening now?', found)
+    until(lambda: live.server.talk.doze.held == 1)
+  thread.join(60)
+  until(lambda: not live.server.talk.doze.held)
+  (e,) = [e for e in live.agent.diary.experiences() if e.content == 'Is anybody listening now?']
+  assert 'interrupted' not in e.metadata
+  assert e.metadata['response_id'] != left[0].id  # which nobody heard to its end
+  live.http.post('/api/nights/current/cancel', json={'abandon': True})
 
 
 def test_one_identity_sleeps_alone():

@@ -173,7 +173,8 @@ class Baking:
     """For the status."""
     with self._lock:
       now = self._green and {
-        'generation': self._green.generation, 'share': self.config.share, 'until': self._until,
+        'generation': self._green.generation, 'share': self.config.share,
+        'shadow': self.config.shadow, 'until': self._until,
         'tallies': {str(n): t.plain() for n, t in self._tallies.items()},
       }  # fmt: skip
       return {'now': now, 'last': self.last}

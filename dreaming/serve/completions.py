@@ -12,7 +12,7 @@ from sse_starlette import EventSourceResponse
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
-from dreaming.serve import schemas, wire
+from dreaming.serve import fair, schemas, wire
 from dreaming.serve import shown as shown_lib
 from dreaming.serve.access import Refused
 from dreaming.serve.config import ServeConfig
@@ -49,7 +49,7 @@ class Completions:
         summary='One of them',
       ),
       post('/v1/chat/completions', self.chat, 'Talk to the agent, show and say it something',
-           schemas.chat(self._config), media=True),
+           schemas.chat(self._config), media=shown_lib.size),
       post('/v1/completions', self.complete, 'Continue a text',
            schemas.completion(self._config)),
       post('/v1/embeddings', self.embed, 'Vectors of texts, by what recall compares with',
@@ -110,8 +110,8 @@ class Completions:
 
     async def chunks() -> AsyncIterator[Chunk]:
       async with doze.attended(kept):
-        await doze.awake()
-        async for chunk in self._chat_chunks(call, kept, await talk.reply_in_time(kept)):
+        reply = await talk.reply_in_time(kept)
+        async for chunk in self._chat_chunks(call, kept, reply):
           yield chunk
 
     if call.body.get('stream'):
@@ -119,12 +119,15 @@ class Completions:
     async with doze.attended(kept):
       if not await doze.awake(lambda: _gone(call)):
         raise ClientDisconnect
-      return await self._chat_object(call, kept, await talk.reply_in_time(kept))
+      reply = await talk.reply_in_time(kept)
+      answer = await self._chat_object(call, kept, reply)
+      if not reply.whole:  # who asked is gone
+        raise ClientDisconnect
+      return answer
 
   async def _message(self, call: Call) -> Message:
     body = call.body
     text, turns, system = wire.conversation(body['messages'])
-    self._bounded(body['messages'])
     model = body['model']
     generation = self._generation(model)
     shown = await self._talk.senses.perceive(shown_lib.parts(body['messages']))
@@ -149,17 +152,9 @@ class Completions:
       metadata={'client': body['metadata']} if body.get('metadata') else {},
     )
 
-  def _bounded(self, messages: Any) -> None:
-    """What a body may have beyond `serve.max_body_bytes` are pictures and sounds alone."""
-    size, limit = wire.text_size(messages), self._config.max_body_bytes
-    if size > limit:
-      line = f'the messages have {size:,} characters, the limit is {limit:,}'
-      raise Refused(413, f'{line} (serve.max_body_bytes)', 'body_too_large')
-
   async def _chat_object(self, call: Call, message: Message, reply: Reply) -> Response:
+    top, tokenizer = _top(call), self._talk.agent.base.tokenizer
     await gather(call, reply, lambda: self._talk.log(message, reply))
-    top = _top(call)
-    tokenizer = self._talk.agent.base.tokenizer
     texts, tokens, finishes = reply.texts, reply.tokens, reply.finishes
     choices = [
       {
@@ -278,8 +273,8 @@ class Completions:
     self._talk.doze.check()
     body, agent = call.body, self._talk.agent
     texts = [body['input']] if isinstance(body['input'], str) else body['input']
-    vectors = await self._talk.with_mind(lambda: agent.encoder(texts))
     count = sum(len(agent.base.tokenizer.encode(t)) for t in texts)
+    vectors = await self._talk.with_mind(lambda: agent.encoder(texts))
     encoding = body.get('encoding_format', 'float')
     return JSONResponse({
       'object': 'list',
@@ -334,8 +329,9 @@ def events(chunks: AsyncIterator[Chunk], generation: int | None) -> Response:
       async for chunk in chunks:
         yield {'data': json.dumps(chunk)}
       yield {'data': '[DONE]'}
-    except (RuntimeError, ValueError, OSError) as e:
-      error = {'message': str(e), 'type': 'server_error', 'param': None, 'code': 'internal'}
+    except (RuntimeError, ValueError, OSError, Refused, fair.Full) as e:
+      code = e.code if isinstance(e, Refused) else 'internal'
+      error = {'message': str(e), 'type': 'server_error', 'param': None, 'code': code}
       yield {'data': json.dumps({'error': error})}
     finally:
       await chunks.aclose()

@@ -8,10 +8,12 @@ else happens to it, and answered on waking: to whoever still waits, and into the
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import dataclasses
 import json
 import logging
+import math
 import os
 import pathlib
 import time
@@ -27,6 +29,9 @@ from dreaming.serve.shown import Shown
 from dreaming.types import Media
 
 _log = logging.getLogger('dreaming.serve')
+ASLEEP = 'asleep'
+"""The code of what is refused while it sleeps."""
+_NEW_SECONDS = 10.0  # in which a response begins
 _AGAIN_SECONDS = 1.0  # between looks at what nobody waits for any more
 _MAX_FILE = 16 << 20  # bytes
 
@@ -44,7 +49,10 @@ class Doze:
     self.directory, self._store, self._most = directory, store, most
     self._awake = asyncio.Event()
     self._awake.set()
-    self._attended: set[str] = set()
+    self._attended: collections.Counter[str] = collections.Counter()
+    self._new: dict[str, float] = {}  # key -> when it was kept, until somebody attends to it
+    self._given_up: set[str] = set()
+    self._kept: dict[tuple, Message] = {}  # by what is said: who asks again is not another one
     self._waiting = 0
 
   @property
@@ -60,13 +68,14 @@ class Doze:
     self._awake.clear()
 
   def rise(self) -> None:
+    self._given_up.clear()
     self._awake.set()
 
   def check(self) -> None:
     """Raises Refused for what cannot wait."""
     if self.asleep:
       line = 'it sleeps offline (serve.pause): try again when it is awake, or talk to it'
-      raise Refused(503, line, 'asleep', {'Retry-After': '60'})
+      raise Refused(503, line, ASLEEP, {'Retry-After': '60'})
 
   async def keep(self, message: Message) -> Message:
     """The message as it waits: what is to be stored is on the disk now.
@@ -78,25 +87,36 @@ class Doze:
     if self.held >= self._most:
       line = f'it sleeps, and {self._most} messages wait for its waking (serve.queue): try later'
       raise Refused(429, line, 'queue_full', {'Retry-After': '60'})
+    what = message.client, message.user, message.conversation, message.text, message.store
+    known = self._kept.get(what)
+    if known is not None and self._path(known).exists():  # a client that asks again
+      return known
     message = dataclasses.replace(message, at=time.time())
     if message.store:
       key = f'{time.time_ns()}-{uuid.uuid4().hex[:8]}'
       message = dataclasses.replace(message, metadata={**message.metadata, 'held': key})
-      await asyncio.to_thread(self._write, key, message)
+      self._new[key] = time.monotonic()
+      try:
+        await asyncio.to_thread(self._write, key, message)
+      except BaseException:
+        self._new.pop(key)
+        raise
+      self._kept[what] = message
     return message
 
   @contextlib.asynccontextmanager
   async def attended(self, message: Message) -> AsyncIterator[None]:
     """Somebody waits for the answer. Left with an error, `answer_left` sees to it."""
     key = message.metadata.get('held', '')
-    self._attended.add(key)
+    self._attended[key] += 1
+    self._new.pop(key, None)
     self._waiting += 1
     try:
       yield
       self._drop(message)
     finally:
       self._waiting -= 1
-      self._attended.discard(key)
+      self._attended[key] -= 1
 
   async def awake(self, gone: Callable[[], Awaitable[None]] | None = None) -> bool:
     """Waits until it wakes; False when `gone` is over before."""
@@ -110,10 +130,6 @@ class Doze:
         wait.cancel()
     return not self.asleep
 
-  def _drop(self, message: Message) -> None:
-    if key := message.metadata.get('held'):
-      (self.directory / f'{key}.json').unlink(missing_ok=True)
-
   async def answer_left(self, answer: Callable[[Message], Awaitable[None]]) -> None:
     """Has messages answered that nobody waits for any more, for as long as it is not cancelled.
 
@@ -122,17 +138,34 @@ class Doze:
     """
     while True:
       await self._awake.wait()
-      for key in [k for k in self._keys() if k not in self._attended]:
+      for key in self._keys():
+        if self.asleep:
+          break
+        if self._attended[key] or key in self._given_up or self._is_new(key):
+          continue
         try:
           message = await asyncio.to_thread(self._read, key)
           await answer(message)
           self._drop(message)
-        except Exception:  # the others can still be answered, this one by the next process
-          self._attended.add(key)
-          _log.exception('a message that came while it slept could not be answered')
+        except Exception:  # the others can still be answered, this one after the next night
+          if not self.asleep:
+            self._given_up.add(key)
+            _log.exception('a message that came while it slept could not be answered')
       await asyncio.sleep(_AGAIN_SECONDS)
 
+  def _is_new(self, key: str) -> bool:
+    """Whether who has said it is about to wait for the answer."""
+    return time.monotonic() - self._new.get(key, -math.inf) < _NEW_SECONDS
+
   # ---- On the disk ----
+
+  def _path(self, message: Message) -> pathlib.Path:
+    return self.directory / f'{message.metadata["held"]}.json'
+
+  def _drop(self, message: Message) -> None:
+    if message.metadata.get('held'):
+      self._path(message).unlink(missing_ok=True)
+      self._kept = {k: m for k, m in self._kept.items() if m is not message}
 
   def _keys(self) -> list[str]:
     return sorted(p.stem for p in self.directory.glob('*-*.json'))

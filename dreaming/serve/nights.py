@@ -90,7 +90,7 @@ class Nights:
       await self._begin(user)
     except BaseException:
       if self.rise is not None:
-        await self.rise()
+        await self._rise()
       raise
     return self.run
 
@@ -131,11 +131,12 @@ class Nights:
     """Ends the night's process. What it finished stays for the next one, unless it is abandoned."""
     if self.running:
       self._cancelled = True
-      self._process.terminate()
+      with contextlib.suppress(ProcessLookupError):  # it has ended, and the server wakes
+        self._process.terminate()
       try:
         await asyncio.wait_for(asyncio.shield(self._task), _END_SECONDS)
       except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):  # it has ended, and the server wakes
+        with contextlib.suppress(ProcessLookupError):
           self._process.kill()
         await self._task
     if abandon:
@@ -181,7 +182,8 @@ class Nights:
       end = {'event': 'failed', 'reason': str(e)}
       if self.rise is None:
         await self._tell(end)
-      process.terminate()
+      with contextlib.suppress(ProcessLookupError):
+        process.terminate()
     code = await process.wait()
     told = end is not None and self.rise is None
     if self.rise is not None:

@@ -22,7 +22,6 @@ from dreaming.types import QA, Dream, Experience, Trust
 
 _PAGE = {'type': 'integer', 'minimum': 1, 'maximum': 500}
 _TRUST = {'user': Trust.USER, 'third_party': Trust.THIRD_PARTY, 'imported': Trust.IMPORTED}
-_COMPARE_TOKENS = 16
 
 
 class Own:

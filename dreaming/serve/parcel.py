@@ -53,6 +53,7 @@ class Parcel:
 
   async def take(self, call: Call) -> Response:
     self._talk.doze.check()  # the base tells whether it fits
+    base = self._agent.base.digest
     name = call.request.path_params['name']
     if not re.fullmatch(NAME, name):
       line = f'{name[:60]!r} is no name of an identity: take a to z, 0 to 9, _ and -'
@@ -70,14 +71,12 @@ class Parcel:
           about = await asyncio.to_thread(bundle.unpack, file, home)
         except ValueError as e:  # of the line no path is told
           raise Refused(422, str(e).replace(str(file), 'the file'), 'invalid_agent') from None
+        kept = {k: about.get(k) for k in ('agent', 'user', 'active', 'experiences', 'lost')}
         home.rename(to)
         await asyncio.to_thread(sync, to.parent)
-    fits = set(about['bases']) <= {self._agent.base.digest}
-    return JSONResponse({
-      'name': name, 'agent': about['agent'], 'user': about['user'], 'serving': about['active'],
-      'experiences': about['experiences'], 'lost': about['lost'], 'same_base': fits,
-      'next': f'name it in serve.identities: --config.serve.identities="({name!r},)"',
-    }, 201)  # fmt: skip
+    fits = set(about.get('bases') or ()) <= {base}
+    how = f'name it in serve.identities: --config.serve.identities="({name!r},)"'
+    return JSONResponse({'name': name, **kept, 'same_base': fits, 'next': how}, 201)
 
   async def _receive(self, call: Call, file: pathlib.Path) -> None:
     """The body into a file, no more than allowed."""

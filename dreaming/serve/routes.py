@@ -46,7 +46,8 @@ class Endpoint:
   query: Mapping[str, schemas.Schema] = dataclasses.field(default_factory=dict)
   answer: str = 'application/json'
   upload: str = ''  # the type of a body that the handler itself reads
-  media: bool = False  # whether pictures and sounds may come, beyond the size of other bodies
+  # Of a body, the size of its pictures and sounds: it may be larger than others by these.
+  media: Callable[[Mapping[str, Any]], int] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +106,10 @@ def route(endpoint: Endpoint, max_body: int, large: Large | None = None) -> Rout
       body: Mapping[str, Any] = {}
       if endpoint.body is not None:
         take = large.read if large and endpoint.media else read
-        body = schemas.parse(await take(request, max_body), endpoint.body)
+        raw = await take(request, max_body)
+        body = schemas.parse(raw, endpoint.body)
+        if len(raw) > max_body and len(raw) - endpoint.media(body) > max_body:
+          raise _too_large(max_body)  # what is shown makes no room for anything else
       query = _query(request, endpoint.query)
       return await endpoint.handler(Call(request, client, body, query))
     except ClientDisconnect:
@@ -119,14 +123,17 @@ def route(endpoint: Endpoint, max_body: int, large: Large | None = None) -> Rout
 async def read(request: Request, limit: int) -> bytes:
   """A body of at most `limit` bytes. Raises Refused; no more than that is ever held."""
   chunks: list[bytes] = []
-  refused = Refused(413, f'the body is larger than {limit:,} bytes (serve.max_body_bytes)',
-                    'body_too_large', {'Connection': 'close'})  # fmt: skip
 
   async def keep(chunk: bytes) -> None:
     chunks.append(chunk)
 
-  await receive(request, limit, keep, refused)
+  await receive(request, limit, keep, _too_large(limit))
   return b''.join(chunks)
+
+
+def _too_large(limit: int) -> Refused:
+  line = f'the body is larger than {limit:,} bytes (serve.max_body_bytes)'
+  return Refused(413, line, 'body_too_large', {'Connection': 'close'})
 
 
 async def receive(

@@ -23,7 +23,7 @@ from dreaming.agent import Agent
 from dreaming.brain import kernels
 from dreaming.serve import openapi, page, routes
 from dreaming.serve import voices as voices_lib
-from dreaming.serve.access import Access
+from dreaming.serve.access import Access, Refused
 from dreaming.serve.baking import BakeConfig, Baking
 from dreaming.serve.browse import Browse
 from dreaming.serve.completions import Completions
@@ -44,7 +44,7 @@ from dreaming.types import Mind
 
 _log = logging.getLogger('dreaming.serve')
 _READY_SECONDS = 20.0  # for one token, among others
-_DRAIN_SECONDS = 0.05  # between looks at whether streams have ended
+_LOOK_SECONDS = 0.05  # between looks at whether streams have ended
 _AROUND = 4096  # bytes of JSON around what is shown
 _CONNECTIONS = 512  # at a time; more are refused
 
@@ -103,7 +103,8 @@ class Server:
     Args:
       number: which; by default the active one.
     """
-    bundle.sweep(self.agent.workdir)
+    if number is None:  # not on waking: what is being sent then is no leftover
+      bundle.sweep(self.agent.workdir)
     if self.first is not None:
       self.agent.share(self.first.agent)
     active = number in (None, self.agent.diary.active())
@@ -132,19 +133,33 @@ class Server:
   # ---- Sleeping offline ----
 
   async def _fall(self) -> None:
-    """Lets go of the weights when all that was said is answered."""
+    """Lets go of the weights when all that was said is answered.
+
+    Raises Refused while they are not there.
+    """
+    if self.engine is None:
+      raise Refused(503, 'no generation serves yet: wait until /ready says so', 'not_ready')
     self.talk.doze.fall()
-    while self.talk.thinking or self.engine.active or self.engine.waiting:
-      await asyncio.sleep(_DRAIN_SECONDS)
-    await self.talk.settle()
-    await self.talk.with_mind(self._unload)
+    try:
+      while self.talk.thinking or self.engine.active or self.engine.waiting:
+        await asyncio.sleep(_LOOK_SECONDS)
+      end = time.monotonic() + self.config.drain_seconds
+      while self.talk.unheard and time.monotonic() < end:  # spoken, and not taken yet
+        await asyncio.sleep(_LOOK_SECONDS)
+      await self.talk.settle()
+      await self.talk.with_mind(self._unload)
+    except BaseException:
+      if self.engine is None:
+        await self._rise()
+      self.talk.doze.rise()
+      raise
     _log.info('asleep', extra={'fields': {'generation': self.voices.serving}})
 
   def _unload(self) -> None:
+    self.voices.rest(self.voices.blue.generation)  # from now on none is read
     self.engine.close()
     self.engine = self.talk.engine = self.swaps.engine = None
     self.metrics.rest()
-    self.voices.rest(self.voices.blue.generation)
     self.agent.unload()
 
   async def _rise(self) -> None:

@@ -25,6 +25,7 @@ from dreaming.types import Experience, Media, Trust
 WORDS = {'image': 'Look at this.'}
 """What a message without words says of what it shows."""
 _MOST = 4  # of a message
+_WAITING = 8  # messages that are looked at or wait for that
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,17 @@ def _of_url(url: str) -> str:
   return data
 
 
+def size(body: Mapping[str, Any]) -> int:
+  """Characters of a chat's body that are pictures and sounds."""
+  contents = (m.get('content') for m in body['messages'])
+  given = (part for c in contents if isinstance(c, list) for part in c)
+  return sum(
+    len(p['image_url']['url'] if p['type'] == 'image_url' else p['input_audio']['data'])
+    for p in given
+    if p['type'] != 'text'
+  )
+
+
 class Senses:
   """Looks and listens on a thread of its own, one after the other, while others talk.
 
@@ -83,6 +95,7 @@ class Senses:
   def __init__(self, agent: Agent, limit: int):
     self._agent, self._limit = agent, limit
     self._thread = ThreadPoolExecutor(1, thread_name_prefix='senses')
+    self._waiting = 0
 
   @property
   def there(self) -> dict[str, bool]:
@@ -93,7 +106,14 @@ class Senses:
     """Raises Refused, and OSError where the extra `senses` is missing. Nothing is kept."""
     if not given:
       return ()
-    return await asyncio.get_running_loop().run_in_executor(self._thread, self._perceive, given)
+    if self._waiting >= _WAITING:  # each holds its bytes
+      line = f'{_WAITING} messages with pictures or voice notes are looked at: try again'
+      raise Refused(429, line, 'queue_full', {'Retry-After': '5'})
+    self._waiting += 1
+    try:
+      return await asyncio.get_running_loop().run_in_executor(self._thread, self._perceive, given)
+    finally:
+      self._waiting -= 1
 
   def _perceive(self, given: Sequence[_Part]) -> tuple[Shown, ...]:
     if (size := sum(len(p.data) for p in given) * 3 // 4) > self._limit:

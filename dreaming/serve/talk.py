@@ -13,7 +13,8 @@ import dataclasses
 import functools
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -29,7 +30,7 @@ from dreaming.serve import shown as shown_lib
 from dreaming.serve.access import Refused
 from dreaming.serve.baking import Baking
 from dreaming.serve.config import ServeConfig
-from dreaming.serve.doze import Doze
+from dreaming.serve.doze import ASLEEP, Doze
 from dreaming.serve.engine import Engine
 from dreaming.serve.message import Message
 from dreaming.serve.routes import Call
@@ -139,6 +140,7 @@ class Talk:
     self.senses = shown_lib.Senses(agent, config.max_media_bytes)
     self.doze = Doze(agent.workdir / 'held', agent.media, config.queue)
     self.thinking = 0  # replies that are not spoken yet
+    self.unheard: weakref.WeakSet[Reply] = weakref.WeakSet()  # that are not logged, nor dropped
     self._mind = ThreadPoolExecutor(1, thread_name_prefix='mind')
     self._whys: collections.OrderedDict[str, Why] = collections.OrderedDict()
     self._logging: set[asyncio.Future] = set()
@@ -162,17 +164,24 @@ class Talk:
     self.doze.check()
     self.thinking += 1  # from here on it does not fall asleep before this is spoken
     try:
-      return await self._reply(message)
+      reply = await self._reply(message)
     finally:
       self.thinking -= 1
+    if message.store:
+      self.unheard.add(reply)
+    return reply
 
   async def reply_in_time(self, message: Message) -> Reply:
-    """As `reply`, to who has waited already: when the queue is full, it waits on."""
+    """As `reply`, to who has waited already: while it sleeps, or the queue is full, it waits on."""
     while True:
+      await self.doze.awake()
       try:
         return await self.reply(message)
       except fair.Full:
         await asyncio.sleep(_FULL_SECONDS)
+      except Refused as e:
+        if e.code != ASLEEP:  # else it has fallen asleep again
+          raise
 
   async def _reply(self, message: Message) -> Reply:
     voice = await self.voice(message.generation)
@@ -257,15 +266,17 @@ class Talk:
 
   async def log(self, message: Message, reply: Reply) -> None:
     """Keeps what was said in the diary, also when it was cut off, and its caller with it."""
+    self.unheard.discard(reply)
     failed = 'error' in reply.finishes
     first = next((s.first_at - s.asked_at for s in reply.streams if s.first_at), None)
     if reply.own and message.generation is None and (reply.whole or failed):
       said = reply.texts[0] if reply.texts else ''
       self.baking.said(reply.generation, said, failed=failed, first=first)
-      if reply.generation == self.voices.serving and not self.engine.waiting:
+      busy = self.engine is None or self.engine.waiting
+      if reply.generation == self.voices.serving and not busy:
         if (green := self.baking.shadow()) is not None:
           self._behind(self._shadow(message, green.generation))
-    if message.store:
+    if message.store and (reply.whole or 'held' not in message.metadata):
       task = asyncio.ensure_future(self._log(message, reply))
       self._logging.add(task)
       task.add_done_callback(self._logging.discard)
@@ -302,17 +313,23 @@ class Talk:
     if not reply.own:
       metadata['read'] = True
     said = reply.texts[0].strip() if reply.texts else ''
+    reply.experience = await self.with_mind(self._keep, message, said, metadata)
+
+  def _keep(self, message: Message, said: str, metadata: Mapping[str, Any]) -> int:
+    """Into the diary, once: what was said while it slept may be answered to several."""
+    if (key := metadata.get('held')) is not None:
+      for e in self.agent.diary.experiences(since=message.at):
+        if e.metadata.get('held') == key:
+          return e.id
     what = message.text, said, message.shown
-    logged = await self.with_mind(
-      shown_lib.log, self.agent, *what, user=message.user, metadata=metadata, now=message.at
-    )
-    reply.experience = logged.id
+    how = {'user': message.user, 'metadata': metadata, 'now': message.at}
+    return shown_lib.log(self.agent, *what, **how).id
 
   async def answer(self, message: Message) -> None:
     """Replies to a message that nobody waits for: into the diary, once."""
-    key, since = message.metadata.get('held'), message.at
-    known = await asyncio.to_thread(self.agent.diary.experiences, since=since)
-    if any(e.metadata.get('held') == key for e in known):
+    await self.settle()  # who left may have been answered
+    known = await asyncio.to_thread(self.agent.diary.experiences, since=message.at)
+    if any(e.metadata.get('held') == message.metadata['held'] for e in known):
       return
     reply = await self.reply_in_time(message)
     async for _, piece in reply:
@@ -330,12 +347,12 @@ class Talk:
 
   async def settle(self) -> None:
     """Waits until all that was said is in the diary."""
-    for task in self._shadows:
-      task.cancel()
     while self._logging:
       await asyncio.wait(self._logging)
 
   def close(self) -> None:
+    for task in self._shadows:
+      task.cancel()
     self._mind.shutdown(wait=True, cancel_futures=True)
     self.senses.close()
 

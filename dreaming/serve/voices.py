@@ -82,7 +82,11 @@ class Voices:
 
     Args:
       mind: of this generation, where it was read already.
+
+    Raises NotReady while it rests.
     """
+    if self._resting is not None and mind is None:
+      raise NotReady('it sleeps offline (serve.pause): wait until it wakes')
     if (blue := self._blue) is not None and blue.generation == number:
       return blue
     with self._lock:

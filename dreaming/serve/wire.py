@@ -64,11 +64,6 @@ def _text(content: Any) -> str:
   return '\n'.join(part['text'] for part in content if part['type'] == 'text')
 
 
-def text_size(messages: Sequence[Mapping[str, Any]]) -> int:
-  """Characters that all messages have together, without what they show."""
-  return sum(len(_text(m.get('content'))) for m in messages)
-
-
 def sampler(body: Mapping[str, Any], default: Sampler, seed: int) -> Sampler:
   return Sampler(
     temperature=float(body.get('temperature', default.temperature)),

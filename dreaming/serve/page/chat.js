@@ -112,7 +112,8 @@ async function speak(text, retrieval, taken) {
   stop.hidden = false;
   stop.onclick = () => leaving.abort();
   down();
-  get('/api/status').then(({asleep}) => asleep && words.isConnected && !answer && add(words, h('span', {class: 'hint'},
+  get('/api/status').then(({asleep}) => asleep && model === 'agent'
+    && log.dataset.busy === 'yes' && !answer && add(words, h('span', {class: 'hint'},
     'It sleeps, and answers when it wakes. You need not wait: the answer will be in the diary.'))).catch(() => {});
   let about = null, id = '', generation = null, answer = '';
   try {
@@ -181,7 +182,7 @@ function bubble(who, text, time = null, media = []) {
 
 function earlier(e) {
   const id = e.metadata.response_id;
-  const media = [...e.media.map(kept), e.metadata.shown && beside(e.metadata.shown)];
+  const media = [...e.media.map(kept), Array.isArray(e.metadata.shown) && beside(e.metadata.shown.filter(Number.isInteger))];
   add(log, bubble(e.speaker, e.content, e.time, media));
   if (!e.response) return;
   add(log, h('article', {class: 'reply', 'aria-label': 'Reply'}, long(e.response),

@@ -11,7 +11,7 @@ const VOICE = 'M12 3a3 3 0 0 1 3 3v5a3 3 0 0 1-6 0V6a3 3 0 0 1 3-3zM5.5 11a6.5 6
 /** What is to be said with a message: buttons that take it, and the list of what was taken. */
 export function shelf(changed) {
   const list = h('div', {class: 'shelf', 'aria-live': 'polite', hidden: true});
-  let kept = [];
+  let kept = [], offered = '';
   const draw = () => {
     list.hidden = !kept.length;
     put(list, kept.map((one) => h('span', {class: 'kept'}, view(one.kind, one.url),
@@ -35,6 +35,8 @@ export function shelf(changed) {
     list, buttons, pictures,
     /** After the server has said what it can perceive: {image, audio}. */
     offer({image, audio}) {
+      if (offered === `${image} ${audio}`) return;  // or what is being recorded would lose its button
+      offered = `${image} ${audio}`;
       const recorded = audio && navigator.mediaDevices?.getUserMedia && window.MediaRecorder;
       put(buttons, image && picker(pictures), recorded && recorder((blob) => keep('audio', blob)));
     },
@@ -72,7 +74,9 @@ export function view(kind, url, description = '') {
 export function kept({kind, digest, description}) {
   const place = h('div', {class: 'seen'});
   send('GET', `/api/media/${digest}`).then((r) => r.blob()).then((blob) => {
-    put(place, view(kind, URL.createObjectURL(blob), description),
+    const url = URL.createObjectURL(blob), shown = view(kind, url, description);
+    if (kind === 'image') shown.addEventListener('load', () => URL.revokeObjectURL(url));
+    put(place, shown,
       h('p', {class: 'hint'}, description));
     place.dispatchEvent(new CustomEvent('seen', {bubbles: true}));
   }).catch(() => put(place, h('p', {class: 'hint'}, 'It is no longer kept.')));
@@ -112,41 +116,45 @@ async function smaller(file) {
   const scale = SIDE / Math.max(bitmap.width, bitmap.height);
   if (scale >= 1) return file;
   const canvas = h('canvas', {width: Math.round(bitmap.width * scale), height: Math.round(bitmap.height * scale)});
-  canvas.getContext('2d').drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  return new Promise((resolve) => canvas.toBlob(resolve, 'image/jpeg', 0.9));
+  const context = canvas.getContext('2d');
+  context.fillStyle = 'white';  // in the place of what is transparent
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  const made = await new Promise((resolve) => canvas.toBlob(resolve, 'image/jpeg', 0.9));
+  return made ?? file;
 }
 
 function recorder(take) {
-  let running = null;
+  let running = null, starting = false;
   const label = (text) => {
     made.setAttribute('aria-label', text);
     made.title = text;
     made.setAttribute('aria-pressed', String(running !== null));
   };
+  const record = async () => {
+    const stream = await navigator.mediaDevices.getUserMedia({audio: true});
+    const pieces = [], tape = new MediaRecorder(stream);
+    const end = setTimeout(() => tape.stop(), 1000 * SECONDS);
+    tape.addEventListener('dataavailable', (e) => pieces.push(e.data));
+    tape.addEventListener('stop', () => {
+      clearTimeout(end);
+      for (const track of stream.getTracks()) track.stop();
+      running = null;
+      label('Record a voice note');
+      take(new Blob(pieces, {type: tape.mimeType}));
+    });
+    tape.start();
+    running = tape;
+    label('Stop recording');
+  };
   const made = h('button', {type: 'button', class: 'sense', onclick: async () => {
     if (running) {
       running.stop();
-      return;
-    }
-    try {
-      const stream = await navigator.mediaDevices.getUserMedia({audio: true});
-      const pieces = [];
-      running = new MediaRecorder(stream);
-      running.addEventListener('dataavailable', (e) => pieces.push(e.data));
-      const end = setTimeout(() => running?.stop(), 1000 * SECONDS);
-      running.addEventListener('stop', () => {
-        clearTimeout(end);
-        for (const track of stream.getTracks()) track.stop();
-        const type = running.mimeType;
-        running = null;
-        label('Record a voice note');
-        take(new Blob(pieces, {type}));
-      });
-      running.start();
-      label('Stop recording');
-    } catch (e) {
-      running = null;
-      tell(e.name === 'NotAllowedError' ? 'The browser may not use the microphone.' : e.message, true);
+    } else if (!starting) {
+      starting = true;
+      await record().catch((e) => tell(
+        e.name === 'NotAllowedError' ? 'The browser may not use the microphone.' : e.message, true));
+      starting = false;
     }
   }}, icon(VOICE));
   label('Record a voice note');

@@ -49,7 +49,8 @@ function starter(status, live, signal, again) {
     return h('section', {class: 'card sleep'},
       h('div', {}, h('h2', {}, `Generation ${baking.generation} is being tried`),
         h('p', {class: 'hint'},
-          `It speaks in ${percent(baking.share)} of the conversations until ${when(baking.until)}.`)),
+          `It speaks in ${percent(baking.share)} of the conversations${
+            baking.shadow ? `, and answers ${percent(baking.shadow)} of the others unheard,` : ''} until `, when(baking.until), '.')),
       h('a', {class: 'button', href: '#/identity'}, 'See the generations'));
   }
   const open = status.nights.find((n) => n.state === 'running');
@@ -142,7 +143,7 @@ function ended(end, status) {
   const state = end.outcome ?? end.event;
   const told = {
     promoted: status.baking?.now?.generation === end.generation
-      ? `Generation ${end.generation} is tried in some conversations first.`
+      ? `Generation ${end.generation} is tried before it serves.`
       : `Generation ${end.generation} serves now.`,
     cancelled: 'It was cancelled. What it finished is kept.',
   }[state] ?? end.reason;
