@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import socket
 import sys
@@ -18,12 +19,15 @@ from benchmarks.serve_live import Live, plant, serve_config
 from dreaming.agent import Agent
 from dreaming.brain.chat import Turn
 from dreaming.brain.sampler import Sampler
-from dreaming.memory.senses.media import MediaStore
+from dreaming.memory.senses.media import MediaStore, digest_of
 from dreaming.serve import completions
+from dreaming.serve import doze as doze_lib
 from dreaming.serve.access import Refused
 from dreaming.serve.config import ServeConfig
 from dreaming.serve.doze import Doze
 from dreaming.serve.message import Message
+from dreaming.serve.shown import Shown
+from dreaming.types import Media
 
 PROGRAM = """
 import pathlib, sys, time
@@ -103,7 +107,7 @@ def leave(live, text: str, stream: bool) -> None:
   with socket.create_connection(('127.0.0.1', live.port)) as connection:
     connection.sendall(head.encode() + b'\r\n\r\n' + data)
     until(lambda: live.server.talk.doze.held > held)
-  until(lambda: not live.server.talk.doze._waiting)  # it has noticed
+  until(lambda: not sum(live.server.talk.doze._attended.values()))  # it has noticed
 
 
 def said(live) -> dict[str, str]:
@@ -226,8 +230,11 @@ def test_a_message_is_read_as_it_was_kept(doze, tmp_path):
   (path,) = (tmp_path / 'held').iterdir()
   assert path.stat().st_mode & 0o077 == 0  # the diary's words are nobody else's
   other = Doze(tmp_path / 'held', MediaStore(tmp_path / 'media'), 2)
-  assert other.held == 1 and other._read(path.stem) == kept
-  assert kept.at and kept.metadata['held'] == path.stem
+  assert other.held == 1
+  whole = asyncio.run(other.back(kept))
+  held = {**message.metadata, 'held': path.stem}
+  assert whole == dataclasses.replace(message, at=whole.at, metadata=held) and whole.at
+  assert kept.shown == () and kept.metadata == held
 
 
 def test_what_is_not_to_be_stored_is_not_kept(doze, tmp_path):
@@ -251,7 +258,7 @@ def test_only_what_was_answered_goes(doze):
       answered.append(message.text)
 
     doze.rise()
-    task = asyncio.ensure_future(doze.answer_left(answer))
+    task = asyncio.ensure_future(doze.answer_left(answer, answer))
     while doze.held:
       await asyncio.sleep(0.01)
     task.cancel()
@@ -260,28 +267,40 @@ def test_only_what_was_answered_goes(doze):
   assert asyncio.run(main()) == ['Two.']
 
 
-def test_one_that_cannot_be_answered_stays_and_keeps_no_other(doze, tmp_path):
+def test_one_that_cannot_be_answered_keeps_no_other_and_is_kept_in_the_end(doze, monkeypatch):
+  monkeypatch.setattr(doze_lib, '_AGAIN_SECONDS', 0.01)
+
   async def main():
     await doze.keep(_message('Bad.'))
     await doze.keep(_message('Good.'))
     doze._new.clear()  # nobody attends to them
-    answered = []
+    answered, tried, kept = [], [], []
 
     async def answer(message):
       if message.text == 'Bad.':
+        tried.append(message.text)
         raise ValueError('it is bad')
       answered.append(message.text)
 
+    async def give_up(message):
+      kept.append(message.text)
+
     doze.rise()
-    task = asyncio.ensure_future(doze.answer_left(answer))
-    while doze.held > 1:
+    task = asyncio.ensure_future(doze.answer_left(answer, give_up))
+    while doze.held:
       await asyncio.sleep(0.01)
     task.cancel()
-    return answered
+    return answered, len(tried), kept
 
-  assert asyncio.run(main()) == ['Good.']
-  (left,) = (tmp_path / 'held').iterdir()
-  assert json.loads(left.read_text())['text'] == 'Bad.'
+  assert asyncio.run(main()) == (['Good.'], 5, ['Bad.'])
+
+
+def test_what_cannot_be_answered_is_in_the_diary_without(live):
+  message = _message('No answer to this.', at=time.time() - 1, metadata={'held': '2-abc'})
+  for _ in range(2):
+    asyncio.run(live.server.talk.give_up(message))
+  (e,) = [e for e in live.agent.diary.experiences() if e.content == message.text]
+  assert e.response == '' and e.metadata['unanswered']
 
 
 def test_what_is_in_the_diary_already_is_not_answered_twice(live):
@@ -293,12 +312,35 @@ def test_what_is_in_the_diary_already_is_not_answered_twice(live):
 
 def test_who_asks_again_waits_for_the_same(doze):
   async def main():
-    first = await doze.keep(_message('Hello.', client='me'))
-    again = await doze.keep(_message('Hello.', client='me'))
-    other = await doze.keep(_message('Hello.', client='you'))
-    return first is again, other is first, doze.held
+    said = {'client': 'me', 'turns': (Turn(text='Hi', response='Hi!'),)}
+    keys = []
+    for fields in (said, said | {'sampler': Sampler(temperature=0.5, seed=4)}, {'client': 'me'}):
+      keys.append((await doze.keep(_message('Hello.', **fields))).metadata['held'])
+    with pytest.raises(Refused, match='2 messages wait'):
+      await doze.keep(_message('Hello.', client='you'))
+    assert (await doze.keep(_message('Hello.', **said))).metadata['held'] == keys[0]
+    return keys
 
-  assert asyncio.run(main()) == (True, False, 2)
+  first, again, other = asyncio.run(main())
+  assert first == again != other
+
+
+def test_pictures_without_words_are_told_apart(doze):
+  def shows(data: bytes) -> Shown:
+    media = Media(kind='image', digest=digest_of(data), description='a picture')
+    return Shown(media=media, metadata={'format': 'PNG'}, data=data)
+
+  async def main():
+    kept = [await doze.keep(_message('Look at this.', shown=(shows(d),))) for d in (b'a', b'b')]
+    return [(await doze.back(k)).shown[0].data for k in kept]
+
+  assert asyncio.run(main()) == [b'a', b'b']
+
+
+def test_half_a_message_of_a_killed_process_is_no_message(tmp_path):
+  (tmp_path / '.1-abc.tmp').write_text('{"text": "Hel')
+  assert Doze(tmp_path, MediaStore(tmp_path / 'media'), 2).held == 0
+  assert not list(tmp_path.iterdir())
 
 
 def test_what_a_second_night_interrupts_is_answered_after_it(doze):
@@ -316,7 +358,7 @@ def test_what_a_second_night_interrupts_is_answered_after_it(doze):
       answered.append(message.text)
 
     doze.rise()
-    task = asyncio.ensure_future(doze.answer_left(answer))
+    task = asyncio.ensure_future(doze.answer_left(answer, answer))
     await asyncio.sleep(0.1)
     assert answered == [''] and doze.held == 2
     doze.rise()

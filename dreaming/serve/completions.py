@@ -107,11 +107,14 @@ class Completions:
     talk, doze = self._talk, self._talk.doze
     talk.agent.check(message.text)
     kept = await doze.keep(message)
+    del message  # with its pictures, for as long as it sleeps; and so goes the body
+    call.body['messages'] = []
 
     async def chunks() -> AsyncIterator[Chunk]:
       async with doze.attended(kept):
-        reply = await talk.reply_in_time(kept)
-        async for chunk in self._chat_chunks(call, kept, reply):
+        await doze.awake()
+        whole = await doze.back(kept)
+        async for chunk in self._chat_chunks(call, whole, await talk.reply_in_time(whole)):
           yield chunk
 
     if call.body.get('stream'):
@@ -119,8 +122,9 @@ class Completions:
     async with doze.attended(kept):
       if not await doze.awake(lambda: _gone(call)):
         raise ClientDisconnect
-      reply = await talk.reply_in_time(kept)
-      answer = await self._chat_object(call, kept, reply)
+      whole = await doze.back(kept)
+      reply = await talk.reply_in_time(whole)
+      answer = await self._chat_object(call, whole, reply)
       if not reply.whole:  # who asked is gone
         raise ClientDisconnect
       return answer
@@ -204,8 +208,8 @@ class Completions:
 
   async def complete(self, call: Call) -> Response:
     body, talk = call.body, self._talk
-    talk.doze.check()
-    voice = await talk.voice(self._generation(body['model']))
+    talk.check()
+    generation = self._generation(body['model'])
     prompts = body['prompt']
     prompts = [prompts] if isinstance(prompts, str) or isinstance(prompts[0], int) else prompts
     n, tokenizer = body.get('n', 1), talk.agent.base.tokenizer
@@ -233,8 +237,10 @@ class Completions:
       for row in rows
       for i in range(n)
     ]
-    reply = Reply(f'cmpl-{secrets.token_hex(12)}', voice, None, talk.engine)
-    reply.speak(asks, voice)
+    with talk.at_work():
+      voice = await talk.voice(generation)
+      reply = Reply(f'cmpl-{secrets.token_hex(12)}', voice, None, talk.engine)
+      reply.speak(asks, voice)
     reply.prompt_tokens = sum(len(row) + 1 for row in rows)
     head = wire.head('text_completion', reply.id, reply.created, voice.generation)
     offsets = [0] * len(asks)
@@ -270,7 +276,7 @@ class Completions:
   # ---- Embeddings ----
 
   async def embed(self, call: Call) -> Response:
-    self._talk.doze.check()
+    self._talk.check()
     body, agent = call.body, self._talk.agent
     texts = [body['input']] if isinstance(body['input'], str) else body['input']
     count = sum(len(agent.base.tokenizer.encode(t)) for t in texts)
@@ -309,11 +315,13 @@ async def gather(call: Call, reply: Reply, done: Callable[[], Any] | None = None
 
   speaking = asyncio.ensure_future(speak())
   leaving = asyncio.ensure_future(_gone(call))
-  await asyncio.wait({speaking, leaving}, return_when=asyncio.FIRST_COMPLETED)
-  if not speaking.done():
-    reply.close()
-  leaving.cancel()
-  await speaking
+  try:
+    await asyncio.wait({speaking, leaving}, return_when=asyncio.FIRST_COMPLETED)
+  finally:  # also when the server ends: what was said is kept before it does
+    if not speaking.done():
+      reply.close()
+    leaving.cancel()
+    await asyncio.shield(speaking)
 
 
 async def _gone(call: Call) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
+import hashlib
 import json
 import logging
 import math
@@ -19,6 +20,7 @@ import pathlib
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 from dreaming.brain.chat import Turn
 from dreaming.brain.sampler import Sampler
@@ -33,6 +35,7 @@ ASLEEP = 'asleep'
 """The code of what is refused while it sleeps."""
 _NEW_SECONDS = 10.0  # in which a response begins
 _AGAIN_SECONDS = 1.0  # between looks at what nobody waits for any more
+_TRIES = 5  # to answer one of them, each after twice the time
 _MAX_FILE = 16 << 20  # bytes
 
 
@@ -50,10 +53,12 @@ class Doze:
     self._awake = asyncio.Event()
     self._awake.set()
     self._attended: collections.Counter[str] = collections.Counter()
-    self._new: dict[str, float] = {}  # key -> when it was kept, until somebody attends to it
-    self._given_up: set[str] = set()
-    self._kept: dict[tuple, Message] = {}  # by what is said: who asks again is not another one
-    self._waiting = 0
+    self._new: dict[str, float] = {}  # key -> when it came, until somebody attends to it
+    self._known: dict[str, str] = {}  # fingerprint -> key: who asks again says nothing new
+    self._failed: dict[str, tuple[int, float]] = {}  # key -> how often, and when to try again
+    self._unsaved = 0  # that wait and are not to be stored
+    for left in directory.glob('.*.tmp'):  # of a process that was killed as it wrote
+      left.unlink(missing_ok=True)
 
   @property
   def asleep(self) -> bool:
@@ -62,13 +67,12 @@ class Doze:
   @property
   def held(self) -> int:
     """How many messages wait for an answer."""
-    return max(len(self._keys()), self._waiting)
+    return len({*self._keys(), *self._new}) + self._unsaved
 
   def fall(self) -> None:
     self._awake.clear()
 
   def rise(self) -> None:
-    self._given_up.clear()
     self._awake.set()
 
   def check(self) -> None:
@@ -78,45 +82,50 @@ class Doze:
       raise Refused(503, line, ASLEEP, {'Retry-After': '60'})
 
   async def keep(self, message: Message) -> Message:
-    """The message as it waits: what is to be stored is on the disk now.
+    """The message as it waits; one that is to be stored is on the disk now, and only there whole.
 
     Raises:
       Refused: too many wait.
       OSError: it cannot be kept.
     """
-    if self.held >= self._most:
-      line = f'it sleeps, and {self._most} messages wait for its waking (serve.queue): try later'
-      raise Refused(429, line, 'queue_full', {'Retry-After': '60'})
-    what = message.client, message.user, message.conversation, message.text, message.store
-    known = self._kept.get(what)
-    if known is not None and self._path(known).exists():  # a client that asks again
-      return known
-    message = dataclasses.replace(message, at=time.time())
-    if message.store:
+    what = _fingerprint(message)
+    key = self._known.get(what) if message.store else None
+    if key is None or not (key in self._new or self._path(key).exists()):
+      if self.held >= self._most:
+        line = f'it sleeps, and {self._most} messages wait for its waking (serve.queue): try later'
+        raise Refused(429, line, 'queue_full', {'Retry-After': '60'})
+      message = dataclasses.replace(message, at=time.time())
+      if not message.store:
+        return message
       key = f'{time.time_ns()}-{uuid.uuid4().hex[:8]}'
-      message = dataclasses.replace(message, metadata={**message.metadata, 'held': key})
-      self._new[key] = time.monotonic()
+      self._known[what], self._new[key] = key, time.monotonic()
       try:
-        await asyncio.to_thread(self._write, key, message)
+        await asyncio.to_thread(self._write, key, _marked(message, key))
       except BaseException:
-        self._new.pop(key)
+        self._gone(key)
         raise
-      self._kept[what] = message
-    return message
+    return _marked(dataclasses.replace(message, shown=()), key)
 
   @contextlib.asynccontextmanager
-  async def attended(self, message: Message) -> AsyncIterator[None]:
+  async def attended(self, kept: Message) -> AsyncIterator[None]:
     """Somebody waits for the answer. Left with an error, `answer_left` sees to it."""
-    key = message.metadata.get('held', '')
+    key = kept.metadata.get('held', '')
     self._attended[key] += 1
     self._new.pop(key, None)
-    self._waiting += 1
+    self._unsaved += not key
     try:
       yield
-      self._drop(message)
+      self._drop(key)
     finally:
-      self._waiting -= 1
+      self._unsaved -= not key
       self._attended[key] -= 1
+
+  async def back(self, kept: Message) -> Message:
+    """The message whole again. Raises OSError or ValueError when it is not as it was kept."""
+    if not (key := kept.metadata.get('held')):
+      return kept
+    whole = await asyncio.to_thread(self._read, key)
+    return dataclasses.replace(whole, n=kept.n, logprobs=kept.logprobs)
 
   async def awake(self, gone: Callable[[], Awaitable[None]] | None = None) -> bool:
     """Waits until it wakes; False when `gone` is over before."""
@@ -130,26 +139,32 @@ class Doze:
         wait.cancel()
     return not self.asleep
 
-  async def answer_left(self, answer: Callable[[Message], Awaitable[None]]) -> None:
+  async def answer_left(
+    self,
+    answer: Callable[[Message], Awaitable[None]],
+    give_up: Callable[[Message], Awaitable[None]],
+  ) -> None:
     """Has messages answered that nobody waits for any more, for as long as it is not cancelled.
 
     Args:
       answer: puts one with its reply into the diary; not twice, whatever happened before.
+      give_up: puts one that cannot be answered there without.
     """
     while True:
       await self._awake.wait()
       for key in self._keys():
         if self.asleep:
           break
-        if self._attended[key] or key in self._given_up or self._is_new(key):
+        times, when = self._failed.get(key, (0, 0.0))
+        if self._attended[key] or self._is_new(key) or time.monotonic() < when:
           continue
         try:
           message = await asyncio.to_thread(self._read, key)
-          await answer(message)
-          self._drop(message)
-        except Exception:  # the others can still be answered, this one after the next night
+          await (answer if times < _TRIES else give_up)(message)
+          self._drop(key)
+        except Exception:  # the others can still be answered
           if not self.asleep:
-            self._given_up.add(key)
+            self._failed[key] = times + 1, time.monotonic() + _AGAIN_SECONDS * 2**times
             _log.exception('a message that came while it slept could not be answered')
       await asyncio.sleep(_AGAIN_SECONDS)
 
@@ -159,34 +174,35 @@ class Doze:
 
   # ---- On the disk ----
 
-  def _path(self, message: Message) -> pathlib.Path:
-    return self.directory / f'{message.metadata["held"]}.json'
-
-  def _drop(self, message: Message) -> None:
-    if message.metadata.get('held'):
-      self._path(message).unlink(missing_ok=True)
-      self._kept = {k: m for k, m in self._kept.items() if m is not message}
-
   def _keys(self) -> list[str]:
     return sorted(p.stem for p in self.directory.glob('*-*.json'))
+
+  def _path(self, key: str) -> pathlib.Path:
+    return self.directory / f'{key}.json'
+
+  def _drop(self, key: str) -> None:
+    if key:
+      self._path(key).unlink(missing_ok=True)
+      self._gone(key)
+
+  def _gone(self, key: str) -> None:
+    self._new.pop(key, None)
+    self._failed.pop(key, None)
+    self._known = {what: k for what, k in self._known.items() if k != key}
 
   def _write(self, key: str, message: Message) -> None:
     for s in message.shown:
       self._store.put(s.data)
-    fields = {f.name: getattr(message, f.name) for f in dataclasses.fields(message)}
-    fields['turns'] = [dataclasses.asdict(t) for t in message.turns]
-    fields['sampler'] = dataclasses.asdict(message.sampler)
-    fields['shown'] = [
-      {'media': vars(s.media), 'metadata': dict(s.metadata), 'said': s.said} for s in message.shown
-    ]
-    fields['metadata'] = dict(message.metadata)
     self.directory.mkdir(parents=True, exist_ok=True)
     temporary = self.directory / f'.{key}.tmp'
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), 'w') as f:
-      json.dump(fields, f)
-      f.flush()
-      os.fsync(f.fileno())
-    temporary.rename(self.directory / f'{key}.json')
+    try:
+      with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), 'w') as f:
+        json.dump(_plain(message), f)
+        f.flush()
+        os.fsync(f.fileno())
+      temporary.rename(self._path(key))
+    finally:
+      temporary.unlink(missing_ok=True)
     handle = os.open(self.directory, os.O_RDONLY)
     try:
       os.fsync(handle)
@@ -194,7 +210,7 @@ class Doze:
       os.close(handle)
 
   def _read(self, key: str) -> Message:
-    with (self.directory / f'{key}.json').open() as f:
+    with self._path(key).open() as f:
       fields = json.loads(f.read(_MAX_FILE))
     fields['turns'] = tuple(Turn(**t) for t in fields['turns'])
     fields['sampler'] = Sampler(**fields['sampler'])
@@ -209,3 +225,27 @@ class Doze:
       for s in fields['shown']
     )
     return Message(**fields | {'n': 1, 'logprobs': False})
+
+
+def _marked(message: Message, key: str) -> Message:
+  return dataclasses.replace(message, metadata={**message.metadata, 'held': key})
+
+
+def _plain(message: Message) -> dict[str, Any]:
+  """All of it but the bytes of what it shows."""
+  fields = {f.name: getattr(message, f.name) for f in dataclasses.fields(message)}
+  return fields | {
+    'turns': [dataclasses.asdict(t) for t in message.turns],
+    'sampler': dataclasses.asdict(message.sampler),
+    'shown': [
+      {'media': vars(s.media), 'metadata': dict(s.metadata), 'said': s.said} for s in message.shown
+    ],
+    'metadata': dict(message.metadata),
+  }
+
+
+def _fingerprint(message: Message) -> str:
+  """By which one is told from others: all that was said, but not the seed, which is drawn."""
+  fields = _plain(message)
+  del fields['at'], fields['sampler']['seed']
+  return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

@@ -82,11 +82,14 @@ class Nights:
       raise Refused(409, 'a night is running: wait for it, or cancel it', 'night_running')
     if any(n.running for n in self.beside):
       raise Refused(409, 'another identity dreams: wait until its night is over', 'night_running')
-    if before is not None:
-      await before()
+    self._cancelled = False
     if self.fall is not None:
       await self.fall()
     try:
+      if self._cancelled:
+        raise Refused(409, 'it was cancelled before it began', 'cancelled')
+      if before is not None:
+        await before()
       await self._begin(user)
     except BaseException:
       if self.rise is not None:
@@ -95,7 +98,7 @@ class Nights:
     return self.run
 
   async def _begin(self, user: str | None) -> None:
-    self._events, self._first, self._cancelled = [], 0, False
+    self._events, self._first = [], 0
     self.run += 1
     config = self._agent.config.to_dict()
     config |= {'workdir': str(self._agent.workdir), 'cache': str(self._agent.cache)}
@@ -129,8 +132,8 @@ class Nights:
 
   async def cancel(self, abandon: bool = False) -> None:
     """Ends the night's process. What it finished stays for the next one, unless it is abandoned."""
+    self._cancelled = True  # also one that is falling asleep
     if self.running:
-      self._cancelled = True
       with contextlib.suppress(ProcessLookupError):  # it has ended, and the server wakes
         self._process.terminate()
       try:
@@ -177,13 +180,12 @@ class Nights:
           if event.get('outcome') == 'promoted':
             event['swap_ms'] = await self._follow()
         await self._tell(event)
-    except (ValueError, OSError) as e:
+    except Exception as e:  # whatever it says, the server wakes
       _log.exception('a night cannot be followed')
       end = {'event': 'failed', 'reason': str(e)}
       if self.rise is None:
         await self._tell(end)
-      with contextlib.suppress(ProcessLookupError):
-        process.terminate()
+      await _ended(process)
     code = await process.wait()
     told = end is not None and self.rise is None
     if self.rise is not None:
@@ -221,3 +223,13 @@ class Nights:
       self._first += 1
     async with self._news:
       self._news.notify_all()
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+  """Ends a process, by force if it does not go."""
+  with contextlib.suppress(ProcessLookupError):
+    process.terminate()
+    try:
+      await asyncio.wait_for(process.wait(), _END_SECONDS)
+    except TimeoutError:
+      process.kill()

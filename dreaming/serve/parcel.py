@@ -52,7 +52,7 @@ class Parcel:
     return FileResponse(path, media_type='application/zip', filename=path.name, background=over)
 
   async def take(self, call: Call) -> Response:
-    self._talk.doze.check()  # the base tells whether it fits
+    self._talk.check()  # the base tells whether it fits
     base = self._agent.base.digest
     name = call.request.path_params['name']
     if not re.fullmatch(NAME, name):

@@ -106,10 +106,7 @@ def route(endpoint: Endpoint, max_body: int, large: Large | None = None) -> Rout
       body: Mapping[str, Any] = {}
       if endpoint.body is not None:
         take = large.read if large and endpoint.media else read
-        raw = await take(request, max_body)
-        body = schemas.parse(raw, endpoint.body)
-        if len(raw) > max_body and len(raw) - endpoint.media(body) > max_body:
-          raise _too_large(max_body)  # what is shown makes no room for anything else
+        body = _parsed(await take(request, max_body), endpoint, max_body)
       query = _query(request, endpoint.query)
       return await endpoint.handler(Call(request, client, body, query))
     except ClientDisconnect:
@@ -118,6 +115,13 @@ def route(endpoint: Endpoint, max_body: int, large: Large | None = None) -> Rout
       return of_exception(e)
 
   return Route(endpoint.path, handle, methods=[endpoint.method])
+
+
+def _parsed(raw: bytes, endpoint: Endpoint, max_body: int) -> dict[str, Any]:
+  body = schemas.parse(raw, endpoint.body)
+  if len(raw) > max_body and len(raw) - endpoint.media(body) > max_body:
+    raise _too_large(max_body)  # what is shown makes no room for anything else
+  return body
 
 
 async def read(request: Request, limit: int) -> bytes:

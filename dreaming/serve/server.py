@@ -44,6 +44,7 @@ from dreaming.types import Mind
 
 _log = logging.getLogger('dreaming.serve')
 _READY_SECONDS = 20.0  # for one token, among others
+_QUIET_LOOKS = 3
 _LOOK_SECONDS = 0.05  # between looks at whether streams have ended
 _AROUND = 4096  # bytes of JSON around what is shown
 _CONNECTIONS = 512  # at a time; more are refused
@@ -141,7 +142,10 @@ class Server:
       raise Refused(503, 'no generation serves yet: wait until /ready says so', 'not_ready')
     self.talk.doze.fall()
     try:
-      while self.talk.thinking or self.engine.active or self.engine.waiting:
+      quiet = 0
+      while quiet < _QUIET_LOOKS and self.engine.alive:  # a stream is in neither place for a moment
+        busy = self.talk.thinking or self.engine.active or self.engine.waiting
+        quiet = 0 if busy else quiet + 1
         await asyncio.sleep(_LOOK_SECONDS)
       end = time.monotonic() + self.config.drain_seconds
       while self.talk.unheard and time.monotonic() < end:  # spoken, and not taken yet
@@ -156,6 +160,10 @@ class Server:
     _log.info('asleep', extra={'fields': {'generation': self.voices.serving}})
 
   def _unload(self) -> None:
+    with self.swaps.lock:  # a swap under way comes to its end
+      self._let_go()
+
+  def _let_go(self) -> None:
     self.voices.rest(self.voices.blue.generation)  # from now on none is read
     self.engine.close()
     self.engine = self.talk.engine = self.swaps.engine = None
@@ -182,7 +190,7 @@ class Server:
   async def _answer_left(self) -> None:
     while not self._awake():
       await asyncio.sleep(self.bake_seconds)
-    await self.talk.doze.answer_left(self.talk.answer)
+    await self.talk.doze.answer_left(self.talk.answer, self.talk.give_up)
 
   @contextlib.asynccontextmanager
   async def lifespan(self, app: Starlette) -> AsyncIterator[None]:

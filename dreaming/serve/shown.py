@@ -167,11 +167,20 @@ def log(agent: Agent, text: str, reply: str, shown: Sequence[Shown], **fields: A
     metadata['media'] = [dict(s.metadata) for s in notes]
   if pictures:
     metadata['shown'] = [
-      agent.observe(
-        e.content, user=user, kind=e.kind, media=e.media, trust=e.trust,
-        metadata={'media': [dict(s.metadata)]}, now=fields.get('now'),
-      ).id
+      _observed(agent, e, s, metadata.get('held'), fields.get('now'))
       for s, e in zip(pictures, seen(pictures, user), strict=True)
-    ]  # fmt: skip
+    ]
   media = tuple(s.media for s in notes)
   return agent.observe(text, reply, metadata=metadata, media=media, **fields)
+
+
+def _observed(agent: Agent, e: Experience, s: Shown, key: str | None, now: float | None) -> int:
+  """A picture as an experience; of a message that waited (`key`) the one that it is already."""
+  beside = {} if key is None else {'beside': key}
+  for known in agent.diary.experiences(since=now) if key else ():
+    if known.metadata.get('beside') == key and known.media == e.media:
+      return known.id
+  metadata = {'media': [dict(s.metadata)], **beside}
+  return agent.observe(
+    e.content, user=e.speaker, kind=e.kind, media=e.media, trust=e.trust, metadata=metadata, now=now
+  ).id

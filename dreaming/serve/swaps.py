@@ -30,7 +30,7 @@ class Swaps:
   def __init__(self, agent: Agent, voices: Voices, metrics: Metrics, baking: Baking):
     self._agent, self._voices, self._metrics = agent, voices, metrics
     self._baking = baking
-    self._lock = threading.Lock()
+    self.lock = threading.Lock()  # while it is held, nobody swaps
     self.engine: Engine | None = None
 
   def rollback(self, number: int | None = None) -> int:
@@ -39,7 +39,7 @@ class Swaps:
     Raises:
       ValueError: there is none such, or it is damaged. Nothing has changed then.
     """
-    with self._lock, self._metrics.swap_seconds.time():
+    with self.lock, self._metrics.swap_seconds.time():
       diary = self._agent.diary
       if number is None and self._baking.green is not None:  # Blue stands in the diary already
         self._baking.end(False, 'by hand')
@@ -61,7 +61,7 @@ class Swaps:
 
   def judge(self) -> None:
     """Ends the baking when there is a reason to: Green serves, or is left alone."""
-    with self._lock:  # nobody rolls back in between
+    with self.lock:  # nobody rolls back in between
       found, green = self._baking.verdict(), self._baking.green
       if found is None or green is None:
         return
@@ -74,7 +74,7 @@ class Swaps:
 
   def follow(self) -> int:
     """Serves what the diary says is active: another process has promoted it."""
-    with self._lock, self._metrics.swap_seconds.time():
+    with self.lock, self._metrics.swap_seconds.time():
       number = self._agent.diary.active()
       if number != self._voices.blue.generation:
         blue = self._voices.blue

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import dataclasses
 import functools
 import secrets
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -158,15 +159,26 @@ class Talk:
       return blue
     return await asyncio.to_thread(self.voices.get, generation)
 
+  def check(self) -> None:
+    """Raises Refused while it sleeps, NotReady before it can speak: then nothing reads weights."""
+    self.doze.check()
+    _ = self.voices.blue
+
+  @contextlib.contextmanager
+  def at_work(self) -> Iterator[None]:
+    """Until it is over, it does not fall asleep. Raises Refused when it sleeps already."""
+    self.doze.check()
+    self.thinking += 1
+    try:
+      yield
+    finally:
+      self.thinking -= 1
+
   async def reply(self, message: Message) -> Reply:
     """Begins to reply. Raises ValueError (nothing is logged then), Refused and fair.Full."""
     self.agent.check(message.text)
-    self.doze.check()
-    self.thinking += 1  # from here on it does not fall asleep before this is spoken
-    try:
+    with self.at_work():
       reply = await self._reply(message)
-    finally:
-      self.thinking -= 1
     if message.store:
       self.unheard.add(reply)
     return reply
@@ -317,19 +329,28 @@ class Talk:
 
   def _keep(self, message: Message, said: str, metadata: Mapping[str, Any]) -> int:
     """Into the diary, once: what was said while it slept may be answered to several."""
-    if (key := metadata.get('held')) is not None:
-      for e in self.agent.diary.experiences(since=message.at):
-        if e.metadata.get('held') == key:
-          return e.id
+    if (known := self._known(message, metadata)) is not None:
+      return known
     what = message.text, said, message.shown
     how = {'user': message.user, 'metadata': metadata, 'now': message.at}
     return shown_lib.log(self.agent, *what, **how).id
 
+  def _known(self, message: Message, metadata: Mapping[str, Any]) -> int | None:
+    """The experience that a message is already, where it is known by its key."""
+    if (key := metadata.get('held')) is None:
+      return None
+    lived = self.agent.diary.experiences(since=message.at)
+    return next((e.id for e in lived if e.metadata.get('held') == key), None)
+
+  async def give_up(self, message: Message) -> None:
+    """Keeps a message without an answer, since there is none."""
+    metadata = {**message.metadata, 'unanswered': True}
+    await self.with_mind(self._keep, message, '', metadata)
+
   async def answer(self, message: Message) -> None:
     """Replies to a message that nobody waits for: into the diary, once."""
     await self.settle()  # who left may have been answered
-    known = await asyncio.to_thread(self.agent.diary.experiences, since=message.at)
-    if any(e.metadata.get('held') == message.metadata['held'] for e in known):
+    if (await self.with_mind(self._known, message, message.metadata)) is not None:
       return
     reply = await self.reply_in_time(message)
     async for _, piece in reply:

@@ -85,11 +85,11 @@ class Voices:
 
     Raises NotReady while it rests.
     """
-    if self._resting is not None and mind is None:
-      raise NotReady('it sleeps offline (serve.pause): wait until it wakes')
     if (blue := self._blue) is not None and blue.generation == number:
       return blue
     with self._lock:
+      if self._resting is not None and mind is None:
+        raise NotReady('it sleeps offline (serve.pause): wait until it wakes')
       if number not in self._voices:
         mind = self._load(number) if mind is None else mind
         self._voices[number] = self._lay_out(mind)

@@ -153,7 +153,7 @@ async function speak(text, retrieval, taken) {
       add(foot, h('p', {class: 'hint'}, 'Stopped.'));
     } else {
       if (!answer) {  // nothing of it is lost
-        box.value = text;
+        box.value ||= text;
         carried.put(taken);
       }
       grow();

@@ -47,7 +47,7 @@ export function shelf(changed) {
       return taken;
     },
     put(back) {
-      kept = back;
+      kept = [...back, ...kept];
       draw();
     },
   };
@@ -133,8 +133,15 @@ function recorder(take) {
   };
   const record = async () => {
     const stream = await navigator.mediaDevices.getUserMedia({audio: true});
-    const pieces = [], tape = new MediaRecorder(stream);
-    const end = setTimeout(() => tape.stop(), 1000 * SECONDS);
+    const pieces = [];
+    let tape;
+    try {
+      tape = new MediaRecorder(stream);
+    } catch (e) {
+      for (const track of stream.getTracks()) track.stop();
+      throw e;
+    }
+    const end = setTimeout(() => tape.state === 'recording' && tape.stop(), 1000 * SECONDS);
     tape.addEventListener('dataavailable', (e) => pieces.push(e.data));
     tape.addEventListener('stop', () => {
       clearTimeout(end);
@@ -149,7 +156,7 @@ function recorder(take) {
   };
   const made = h('button', {type: 'button', class: 'sense', onclick: async () => {
     if (running) {
-      running.stop();
+      if (running.state === 'recording') running.stop();
     } else if (!starting) {
       starting = true;
       await record().catch((e) => tell(
