@@ -13,12 +13,14 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dreaming.brain import programs
 from dreaming.serve import fair, schemas
 from dreaming.serve.access import Access, Client, Refused
 from dreaming.serve.metrics import Metrics
@@ -100,6 +102,14 @@ def route(endpoint: Endpoint, max_body: int, large: Large | None = None) -> Rout
 
   async def handle(request: Request) -> Response:
     client: Client = request.scope.get('dreaming.client') or Client('', frozenset())
+    if large and endpoint.media and large.is_large(request, max_body):
+      response = await answer(request, client)
+      # Blocks of that size are kept by the allocator otherwise.
+      response.background = response.background or BackgroundTask(programs.trim)
+      return response
+    return await answer(request, client)
+
+  async def answer(request: Request, client: Client) -> Response:
     try:
       if endpoint.scope is not None and not client.may(endpoint.scope):
         raise Refused(403, f'this needs a token with {endpoint.scope!r}', 'insufficient_scope')
@@ -180,14 +190,18 @@ class Large:
     self._more = more
     self._gate = asyncio.Semaphore(_LARGE)
 
+  def is_large(self, request: Request, limit: int) -> bool:
+    """Whether a body is larger than `limit`, and says so, and may be."""
+    size = request.headers.get('content-length', '0')
+    return size.isdecimal() and limit < int(size) <= limit + self._more
+
   async def read(self, request: Request, limit: int) -> bytes:
     """As `read`. Only what says its size before may be larger than `limit`."""
-    size = request.headers.get('content-length', '0')
-    if not size.isdecimal() or not limit < int(size) <= limit + self._more:
+    if not self.is_large(request, limit):
       return await read(request, limit)
     try:
       async with asyncio.timeout(_LARGE_SECONDS), self._gate:
-        return await read(request, int(size))
+        return await read(request, int(request.headers['content-length']))
     except TimeoutError:
       line = (
         f'the body did not come within {_LARGE_SECONDS:.0f} s, or others send theirs: try again'

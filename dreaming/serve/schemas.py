@@ -39,7 +39,8 @@ _MESSAGE = _object(
   ('role',),
   more=True,
   role={'enum': ['system', 'developer', 'user', 'assistant']},
-  content={'anyOf': [_TEXT, {'type': 'array', 'items': _PART, 'minItems': 1, 'maxItems': 64}]},
+  # The list first: what fails is written out for an error that nobody sees, megabytes of a picture.
+  content={'anyOf': [{'type': 'array', 'items': _PART, 'minItems': 1, 'maxItems': 64}, _TEXT]},
 )
 
 
