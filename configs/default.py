@@ -103,7 +103,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.serve.rate = 600  # requests a minute of one client; 0: any number
   c.serve.max_body_bytes = 1_048_576  # of a request, without pictures and voice notes
   c.serve.max_agent_bytes = 4_294_967_296  # of a whole agent that is taken in
-  c.serve.max_media_bytes = 8_388_608  # that these may have together in a message; 0: none
+  c.serve.max_media_bytes = 6_291_456  # that these may have together in a message; 0: none
   c.serve.max_tokens = 512  # that a request may ask for
   c.serve.max_n = 8  # texts that a request may ask for
   c.serve.warm = 3  # generations kept ready beside the one that serves: 0.8 GB each on the 270M

@@ -24,7 +24,7 @@ class ServeConfig:
   queue: int = 64
   rate: int = 600
   max_body_bytes: int = 1_048_576
-  max_media_bytes: int = 8_388_608
+  max_media_bytes: int = 6_291_456
   max_agent_bytes: int = 4_294_967_296
   max_tokens: int = 512
   max_n: int = 8
