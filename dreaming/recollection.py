@@ -16,6 +16,7 @@ from dreaming.life import Life
 from dreaming.memory import addressed, embed, reading, rerank, retell, unheard
 from dreaming.memory import recall as recall_lib
 from dreaming.memory.recall import Recalled
+from dreaming.memory.senses import perception
 from dreaming.types import Experience, Mind, Trust
 
 _SPOKEN = 20  # latest experiences with a word that are looked at; of more some will tell
@@ -273,7 +274,8 @@ class Recollection(Life):
     """
 
     def tells(e: Experience) -> bool:
-      return not chat.only_asks(e.content)
+      shows = not e.media and e.content in perception.WORDS.values()
+      return not shows and not chat.only_asks(e.content)
 
     agent = self.life.agent
     recalled = [self._recall(q, now, wait=wait, worth=tells) for q in questions]

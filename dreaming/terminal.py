@@ -322,7 +322,7 @@ class _Chat:
     path, text = _file(rest, '/show FILE [what you say about it]')
     media, metadata = self._agent.perceive(path)
     self._agent.observe(
-      text or ('Look at this.' if media.kind == 'image' else 'Listen to this.'),
+      text or perception.WORDS[media.kind],
       kind='observation',
       media=(media,),
       trust=Trust.THIRD_PARTY,  # whoever made the picture wrote what stands in it

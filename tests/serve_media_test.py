@@ -104,7 +104,20 @@ def test_a_picture_without_words_is_looked_at(live):
   reply = say(live, picture(sign('Bakery')))
   assert reply.choices[0].message.content == 'I see text in the picture: Bakery.'
   logged = live.agent.diary.experience(reply.dreaming['experience'])
-  assert logged.content == shown.WORDS['image']
+  assert logged.content == perception.WORDS['image']
+
+
+def test_what_only_shows_something_is_never_what_an_answer_is_read_from(tmp_path_factory):
+  with Agent(serve_config(tmp_path_factory, 'shows')) as agent:
+    agent.observe(perception.WORDS['image'])
+
+    def notes():
+      (found,) = agent._notes(['Where should I look?'], 'Ana', time.time(), wait=True)
+      return [r.experience.content for r in found]
+
+    assert notes() == []
+    agent.observe('Look at the harbour.')
+    assert notes() == ['Look at the harbour.']
 
 
 def test_words_about_something_else_are_answered_as_ever(live):

@@ -22,8 +22,6 @@ from dreaming.memory.senses import perception
 from dreaming.serve.access import Refused
 from dreaming.types import Experience, Media, Trust
 
-WORDS = {'image': 'Look at this.'}
-"""What a message without words says of what it shows."""
 _MOST = 4  # of a message
 _WAITING = 8  # messages that are looked at or wait for that
 
@@ -142,7 +140,7 @@ class Senses:
 def worded(text: str, shown: Sequence[Shown]) -> str:
   """The message: what was written, and what was said."""
   words = [text.strip(), *(s.said for s in shown)]
-  silent = [WORDS[s.media.kind] for s in shown if not s.said][:1]
+  silent = [perception.WORDS[s.media.kind] for s in shown if not s.said][:1]
   return '\n'.join(filter(None, words)) or ''.join(silent)
 
 
@@ -150,7 +148,7 @@ def seen(shown: Sequence[Shown], user: str) -> list[Experience]:
   """The pictures as experiences that are in no diary yet."""
   return [
     Experience(
-      id=0, time=time.time(), kind='observation', speaker=user, content=WORDS['image'],
+      id=0, time=time.time(), kind='observation', speaker=user, content=perception.WORDS['image'],
       media=(s.media,), trust=Trust.THIRD_PARTY,
     )
     for s in shown if s.media.kind == 'image'

@@ -24,6 +24,8 @@ NOTHING_HEARD = 'a sound in which nobody speaks'
 
 
 EMBEDDED = 'embedded'
+WORDS = {'image': 'Look at this.', 'audio': 'Listen to this.'}
+"""What is said with something that is shown without words: it tells nothing by itself."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
