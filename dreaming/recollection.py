@@ -78,8 +78,8 @@ class Recollection(Life):
     """
     asks, seen = chat.is_question(text), self._seen(shown)
     looks = bool(seen) and not self._model.instruct
-    own = prompts.third_person(text, user) != text  # of one's own affairs the diary is asked first
-    if looks and not own and (told := self._looked(text, user, seen)):
+    personal = prompts.third_person(text, user) != text  # then the diary is asked first
+    if looks and not personal and (told := self._looked(text, user, seen)):
       prompt = self._prompt(text, user, told.notes, turns)
       return Thought(prompt, told.mind, told.notes, told.reply)
     reads = retrieval and (asks or self._model.instruct)

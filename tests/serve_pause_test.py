@@ -221,6 +221,15 @@ def doze(tmp_path):
   return doze
 
 
+async def waking(doze, answer, give_up) -> None:
+  """It wakes, and answers until nothing is held."""
+  doze.rise()
+  task = asyncio.ensure_future(doze.answer_left(answer, give_up))
+  while doze.held:
+    await asyncio.sleep(0.01)
+  task.cancel()
+
+
 def test_a_message_is_read_as_it_was_kept(doze, tmp_path):
   message = _message(
     'Hello.', turns=(Turn(text='Hi', response='Hi!'),), system='Be brief.', stop=('x',),
@@ -257,11 +266,7 @@ def test_only_what_was_answered_goes(doze):
     async def answer(message):
       answered.append(message.text)
 
-    doze.rise()
-    task = asyncio.ensure_future(doze.answer_left(answer, answer))
-    while doze.held:
-      await asyncio.sleep(0.01)
-    task.cancel()
+    await waking(doze, answer, answer)
     return answered
 
   assert asyncio.run(main()) == ['Two.']
@@ -285,11 +290,7 @@ def test_one_that_cannot_be_answered_keeps_no_other_and_is_kept_in_the_end(doze,
     async def give_up(message):
       kept.append(message.text)
 
-    doze.rise()
-    task = asyncio.ensure_future(doze.answer_left(answer, give_up))
-    while doze.held:
-      await asyncio.sleep(0.01)
-    task.cancel()
+    await waking(doze, answer, give_up)
     return answered, len(tried), kept
 
   assert asyncio.run(main()) == (['Good.'], 5, ['Bad.'])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
 from sse_starlette import EventSourceResponse
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
+from dreaming.brain.sampler import GREEDY
 from dreaming.serve import fair, schemas, wire
 from dreaming.serve import shown as shown_lib
 from dreaming.serve.access import Refused
@@ -22,6 +23,7 @@ from dreaming.serve.stream import Ask
 from dreaming.serve.talk import Reply, Talk
 
 Chunk = dict[str, Any]
+_ASK_TOKENS = 16  # of an answer that is compared with others
 _TOKEN_BYTES = 256  # no token has more
 _GRACE = 3600.0  # seconds: what uvicorn waits for at its end (serve.drain_seconds) is the limit
 
@@ -290,6 +292,26 @@ class Completions:
     })  # fmt: skip
 
 
+async def ask_all(
+  talk: Talk, call: Call, generation: int, questions: Iterable[str], **how: Any
+) -> list[str]:
+  """Answers of a generation, greedy, among all other streams; nothing is logged.
+
+  Args:
+    how: `user`, `max_tokens` and `retrieval` as a Message has them.
+  """
+  fields = {'user': talk.agent.life.user, 'max_tokens': _ASK_TOKENS, 'retrieval': False} | how
+  said = []
+  for text in questions:
+    reply = await talk.reply(Message(
+      text=text, generation=generation, store=False, sampler=GREEDY, client=call.client.name,
+      **fields,
+    ))  # fmt: skip
+    await gather(call, reply)
+    said.append(reply.texts[0].strip())
+  return said
+
+
 def _top(call: Call) -> int | None:
   """How many of the likeliest tokens are asked for; None: no probabilities at all."""
   return call.body.get('top_logprobs', 0) if call.body.get('logprobs') else None
@@ -305,9 +327,7 @@ async def gather(call: Call, reply: Reply, done: Callable[[], Any] | None = None
 
   async def speak() -> None:
     try:
-      async for _, piece in reply:
-        if piece.finish == 'error':
-          raise RuntimeError(piece.error)
+      await reply.hear()
     finally:
       reply.close()
       if done is not None:

@@ -36,15 +36,8 @@ class ServeConfig:
 
   def __post_init__(self):
     least = {'slots': 1, 'queue': 1, 'rate': 0, 'max_body_bytes': 1024, 'max_tokens': 1}
-    least |= {
-      'max_media_bytes': 0,
-      'max_agent_bytes': 0,
-      'max_n': 1,
-      'warm': 1,
-      'prefixes': 0,
-      'port': 0,
-      'drain_seconds': 0,
-    }
+    least |= {'max_n': 1, 'warm': 1, 'prefixes': 0, 'port': 0, 'drain_seconds': 0}
+    least |= {'max_media_bytes': 0, 'max_agent_bytes': 0}
     for name, low in least.items():
       if vars(self)[name] < low:
         raise ValueError(f'serve.{name} is {vars(self)[name]}: take at least {low}')

@@ -33,10 +33,10 @@ class Nights:
 
   Args:
     agent: whose nights; its lock is shared with their processes.
-    cut_over: called when a night has promoted a generation.
+    cut_over: called when a night's process has ended, and may have promoted a generation.
   """
 
-  def __init__(self, agent: Agent, metrics: Metrics, cut_over: Callable[[], Any]):
+  def __init__(self, agent: Agent, metrics: Metrics, cut_over: Callable[[], Awaitable[Any]]):
     self._agent, self._metrics, self._cut_over = agent, metrics, cut_over
     self._process: asyncio.subprocess.Process | None = None
     self._task: asyncio.Task | None = None
@@ -48,9 +48,8 @@ class Nights:
     self.run = 0  # how many were started here
     self.beside: list[Nights] = []  # of other identities
     self.poll_seconds = 30.0  # between looks at whether one is due
-    # Sleeping offline: before a night's process begins, and after it has ended; see doze.py.
+    # Before a night's process begins: a server that sleeps offline lets go of its weights.
     self.fall: Callable[[], Awaitable[None]] | None = None
-    self.rise: Callable[[], Awaitable[None]] | None = None
     self.command = [sys.executable, '-m', 'dreaming.serve.sleeper']
 
   @property
@@ -92,8 +91,7 @@ class Nights:
         await before()
       await self._begin(user)
     except BaseException:
-      if self.rise is not None:
-        await self._rise()
+      await self._follow()
       raise
     return self.run
 
@@ -175,43 +173,27 @@ class Nights:
         event = json.loads(line)
         if event.get('event') in ('ended', 'failed'):
           end = event
-          if self.rise is not None:
-            continue
-          if event.get('outcome') == 'promoted':
-            event['swap_ms'] = await self._follow()
-        await self._tell(event)
+        else:
+          await self._tell(event)
     except Exception as e:  # whatever it says, the server wakes
       _log.exception('a night cannot be followed')
       end = {'event': 'failed', 'reason': str(e)}
-      if self.rise is None:
-        await self._tell(end)
       await _ended(process)
     code = await process.wait()
-    told = end is not None and self.rise is None
-    if self.rise is not None:
-      await self._rise()
-    elif end is None:  # killed, or cancelled between its commit and its last line
-      await self._follow()
     kind = 'cancelled' if self._cancelled else 'failed'
     end = end or {'event': kind, 'reason': f'its process ended with code {code}'}
-    if not told:
-      await self._tell(end)
+    # Whatever it said: it may have been killed between its commit and its last line.
+    await self._tell(end | {'swap_ms': await self._follow()})
     state = end.get('outcome') or end['event']
     self._metrics.nights.labels(state).inc()
     seconds = round(time.monotonic() - started, 1)
     _log.info('night', extra={'fields': {'state': state, 'seconds': seconds}})
 
-  async def _rise(self) -> None:
-    if not self._closing:  # then nobody speaks any more
-      try:
-        await self.rise()
-      except Exception:
-        _log.exception('it cannot wake')
-
   async def _follow(self) -> float:
     start = time.monotonic()
     try:
-      await asyncio.to_thread(self._cut_over)
+      if not self._closing:  # then nobody speaks any more
+        await self._cut_over()
     except Exception:
       _log.exception('the generation that was promoted cannot serve')
     return round(1e3 * (time.monotonic() - start), 1)

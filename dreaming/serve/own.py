@@ -14,6 +14,7 @@ from dreaming.memory.nights import Night
 from dreaming.memory.score import UNWANTED, WANTED
 from dreaming.serve import schemas
 from dreaming.serve.access import Refused
+from dreaming.serve.completions import ask_all
 from dreaming.serve.nights import Nights
 from dreaming.serve.routes import Call, Endpoint
 from dreaming.serve.swaps import Swaps
@@ -256,7 +257,7 @@ class Own:
     how = {name: body[name] for name in ('user', 'max_tokens') if name in body}
     for number in dict.fromkeys(body['generations']):
       await self._known(number)
-      answers[str(number)] = await self._talk.ask_all(body['questions'], number, call, **how)
+      answers[str(number)] = await ask_all(self._talk, call, number, body['questions'], **how)
     return JSONResponse({'questions': body['questions'], 'answers': answers})
 
   async def rollback(self, call: Call) -> Response:

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from dreaming.days import is_right
 from dreaming.memory.nights import Night
 from dreaming.serve import schemas
+from dreaming.serve.completions import ask_all
 from dreaming.serve.routes import Call, Endpoint
 from dreaming.serve.talk import Talk
 from dreaming.sleep import examine
@@ -60,13 +61,13 @@ class Probes:
     return list(found.values())[::-1]
 
   async def ask(self, call: Call) -> Response:
-    body, talk = call.body, self._talk
+    body = call.body
     how = {name: body[name] for name in ('user', 'max_tokens', 'retrieval') if name in body}
     questions = [p['question'] for p in body['probes']]
     shares = {}
     out: list[dict[str, Any]] = [{**p, 'replies': {}} for p in body['probes']]
     for number in dict.fromkeys(body['generations']):
-      said = await talk.ask_all(questions, number, call, **how)
+      said = await ask_all(self._talk, call, number, questions, **how)
       marks = [is_right(s, p['answers']) for s, p in zip(said, body['probes'], strict=True)]
       for probe, reply, right in zip(out, said, marks, strict=True):
         probe['replies'][str(number)] = {'reply': reply, 'right': right}

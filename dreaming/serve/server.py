@@ -90,10 +90,10 @@ class Server:
     )
     self.baking = Baking(configuration.group(agent.config, 'bake', BakeConfig))
     self.swaps = Swaps(agent, self.voices, self.metrics, self.baking)
-    self.nights = Nights(agent, self.metrics, self.swaps.follow)
+    self.nights = Nights(agent, self.metrics, self._cut_over)
     self.talk = Talk(agent, self.voices, self.baking)
     if self.config.pause:
-      self.nights.fall, self.nights.rise = self._fall, self._rise
+      self.nights.fall = self._fall
     self.endpoints = self._endpoints()
 
   # ---- Coming up and going down ----
@@ -161,14 +161,18 @@ class Server:
 
   def _unload(self) -> None:
     with self.swaps.lock:  # a swap under way comes to its end
-      self._let_go()
+      self.voices.rest(self.voices.blue.generation)  # from now on none is read
+      self.engine.close()
+      self.engine = self.talk.engine = self.swaps.engine = None
+      self.metrics.rest()
+      self.agent.unload()
 
-  def _let_go(self) -> None:
-    self.voices.rest(self.voices.blue.generation)  # from now on none is read
-    self.engine.close()
-    self.engine = self.talk.engine = self.swaps.engine = None
-    self.metrics.rest()
-    self.agent.unload()
+  async def _cut_over(self) -> None:
+    """What a night promoted serves."""
+    if self.config.pause:
+      await self._rise()
+    else:
+      await asyncio.to_thread(self.swaps.follow)
 
   async def _rise(self) -> None:
     """Reads the weights again, follows what the night promoted, and answers what was said."""
@@ -307,10 +311,9 @@ class Server:
     return JSONResponse(fields, 503 if self.failed else 200)
 
   async def ready(self, call: Call) -> Response:
-    if self.talk.doze.asleep and not self.failed:
-      return routes.error(503, 'it sleeps offline (serve.pause)', 'asleep')
     if self.failed:
       return routes.error(503, f'it cannot be loaded: {self.failed}', 'not_ready')
+    self.talk.doze.check()
     voice = self.voices.blue
     queue: asyncio.Queue[Piece] = asyncio.Queue()
     sink = sink_of(asyncio.get_running_loop(), queue)

@@ -104,6 +104,9 @@ class Senses:
     """Raises Refused, and OSError where the extra `senses` is missing. Nothing is kept."""
     if not given:
       return ()
+    if (size := sum(len(p.data) for p in given) * 3 // 4) > self._limit:
+      line = f'pictures and voice notes of {size:,} bytes, the limit is {self._limit:,}'
+      raise Refused(413, f'{line} (serve.max_media_bytes): shrink them', 'body_too_large')
     if self._waiting >= _WAITING:  # each holds its bytes
       line = f'{_WAITING} messages with pictures or voice notes are looked at: try again'
       raise Refused(429, line, 'queue_full', {'Retry-After': '5'})
@@ -114,9 +117,6 @@ class Senses:
       self._waiting -= 1
 
   def _perceive(self, given: Sequence[_Part]) -> tuple[Shown, ...]:
-    if (size := sum(len(p.data) for p in given) * 3 // 4) > self._limit:
-      line = f'pictures and voice notes of {size:,} bytes, the limit is {self._limit:,}'
-      raise Refused(413, f'{line} (serve.max_media_bytes): shrink them', 'body_too_large')
     return tuple(self._one(i, part) for i, part in enumerate(given, 1))
 
   def _one(self, number: int, part: _Part) -> Shown:

@@ -19,13 +19,10 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mappin
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from starlette.requests import ClientDisconnect
-
 from dreaming import configuration
 from dreaming.agent import Agent, Why
 from dreaming.brain import chat
 from dreaming.brain.decode import Prompt
-from dreaming.brain.sampler import GREEDY
 from dreaming.serve import fair
 from dreaming.serve import shown as shown_lib
 from dreaming.serve.access import Refused
@@ -34,7 +31,6 @@ from dreaming.serve.config import ServeConfig
 from dreaming.serve.doze import ASLEEP, Doze
 from dreaming.serve.engine import Engine
 from dreaming.serve.message import Message
-from dreaming.serve.routes import Call
 from dreaming.serve.shown import Shown
 from dreaming.serve.stream import Ask, Piece, Stream, Token, sink_of
 from dreaming.serve.voices import Voice, Voices
@@ -42,7 +38,6 @@ from dreaming.serve.voices import Voice, Voices
 T = TypeVar('T')
 _WHYS = 512  # replies whose reasons are remembered
 _FULL_SECONDS = 0.2  # between tries while the queue is full
-_ASK_TOKENS = 16  # of an answer that is compared with others
 _TURNS = 2  # of a conversation that a prompt repeats: a small model reads no more
 
 
@@ -100,6 +95,12 @@ class Reply:
       if self.streams:
         self.completion_tokens = sum(s.completion_tokens for s in self.streams)
       yield index, piece
+
+  async def hear(self) -> None:
+    """Waits for its end. Raises RuntimeError where it fails."""
+    async for _, piece in self:
+      if piece.finish == 'error':
+        raise RuntimeError(piece.error)
 
   @property
   def whole(self) -> bool:
@@ -247,43 +248,10 @@ class Talk:
       self._whys.popitem(last=False)
     return reply
 
-  async def ask_all(
-    self,
-    questions: Sequence[str],
-    generation: int,
-    call: Call,
-    *,
-    user: str = '',
-    max_tokens: int = _ASK_TOKENS,
-    retrieval: bool = False,
-  ) -> list[str]:
-    """Answers of a generation, greedy, among all other streams; nothing is logged.
-
-    Raises ClientDisconnect when who asks is gone.
-    """
-    ask = functools.partial(
-      Message, user=user or self.agent.life.user, generation=generation, retrieval=retrieval,
-      store=False, max_tokens=max_tokens, sampler=GREEDY, client=call.client.name,
-    )  # fmt: skip
-    said = []
-    for question in questions:
-      if await call.request.is_disconnected():
-        raise ClientDisconnect
-      reply = await self.reply(ask(text=question))
-      async for _, piece in reply:
-        if piece.finish == 'error':
-          raise RuntimeError(piece.error)
-      said.append(reply.texts[0].strip())
-    return said
-
   async def log(self, message: Message, reply: Reply) -> None:
     """Keeps what was said in the diary, also when it was cut off, and its caller with it."""
     self.unheard.discard(reply)
-    failed = 'error' in reply.finishes
-    first = next((s.first_at - s.asked_at for s in reply.streams if s.first_at), None)
-    if reply.own and message.generation is None and (reply.whole or failed):
-      said = reply.texts[0] if reply.texts else ''
-      self.baking.said(reply.generation, said, failed=failed, first=first)
+    if message.generation is None and self._tallied(reply):
       busy = self.engine is None or self.engine.waiting
       if reply.generation == self.voices.serving and not busy:
         if (green := self.baking.shadow()) is not None:
@@ -301,22 +269,24 @@ class Talk:
 
   async def _shadow(self, message: Message, generation: int) -> None:
     """Has a generation answer what another has answered; nobody hears it, only its tally."""
-    reply, failed = None, False
     how = {'generation': generation, 'store': False, 'n': 1, 'logprobs': False}
     try:
       reply = await self.reply(dataclasses.replace(message, **how))
-      async for _, piece in reply:
-        failed = failed or piece.finish == 'error'
-    except (
-      ValueError,
-      OSError,
-      Refused,
-      fair.Full,
-    ):  # no answer of its own: the machine's, or none
+    except (ValueError, OSError, Refused, fair.Full):  # the machine's doing, and not its own
       return
-    if reply.own and (reply.whole or failed):
-      first = next((s.first_at - s.asked_at for s in reply.streams if s.first_at), None)
-      self.baking.said(generation, reply.texts[0], failed=failed, first=first)
+    with contextlib.suppress(RuntimeError):  # which counts
+      await reply.hear()
+    self._tallied(reply)
+
+  def _tallied(self, reply: Reply) -> bool:
+    """Whether a reply is one to judge its generation by; then that is noted."""
+    failed = 'error' in reply.finishes
+    if not reply.own or not (reply.whole or failed):
+      return False
+    first = next((s.first_at - s.asked_at for s in reply.streams if s.first_at), None)
+    said = reply.texts[0] if reply.texts else ''
+    self.baking.said(reply.generation, said, failed=failed, first=first)
+    return True
 
   async def _log(self, message: Message, reply: Reply) -> None:
     metadata = {**message.metadata, 'generation': reply.generation, 'response_id': reply.id}
@@ -353,9 +323,7 @@ class Talk:
     if (await self.with_mind(self._known, message, message.metadata)) is not None:
       return
     reply = await self.reply_in_time(message)
-    async for _, piece in reply:
-      if piece.finish == 'error':
-        raise RuntimeError(piece.error)
+    await reply.hear()
     await self.log(message, reply)
 
   def why(self, id: str) -> Why | None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import pathlib
+
+EMBEDDED = 'embedded'
+"""The Whisper that a package carries, as `senses.whisper` names it."""
 
 
 def home(module: str, package: str) -> pathlib.Path:
@@ -26,6 +30,7 @@ def home(module: str, package: str) -> pathlib.Path:
   return pathlib.Path(next(iter(found.submodule_search_locations)))
 
 
+@functools.cache
 def has(*modules: str) -> bool:
   """Whether all of these are installed."""
   return all(importlib.util.find_spec(module) is not None for module in modules)

