@@ -288,7 +288,8 @@ class _Chat:
       told = ', of the time asked about' * (p.when > 0) + ', by one who is named' * p.named
       told += ', read after the turn before' * bool(r.lead)
       self._say(
-        f'    names {p.names_near:.2f}, words {p.words:.2f}, the turn before {p.before:.2f}{told}'
+        f'    names {p.names_near:.2f}, words {p.words:.2f}, the turn before {p.before:.2f}, '
+        f'hubness {p.hubness:.2f}{told}'
       )
     if not why.recalled:
       self._say('  no memory came to mind: this came from the weights')

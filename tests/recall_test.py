@@ -15,7 +15,9 @@ from dreaming.memory.recall import RecallConfig, recall
 
 HOUR = 3600.0
 NOW = 1_772_442_600.0  # 2026-03-02 09:10 UTC
-PLAIN = dict.fromkeys(('words', 'before', 'names', 'names_near', 'when', 'speaker', 'length'), 0.0)
+PLAIN = dict.fromkeys(
+  ('words', 'before', 'names', 'names_near', 'when', 'speaker', 'length', 'hubness'), 0.0
+)
 CONFIG = RecallConfig(recall_k=3, min_relevance=0.1, near_duplicate=0.99, **PLAIN)
 
 

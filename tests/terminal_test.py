@@ -177,7 +177,7 @@ def test_why_shows_prompt_and_memories(agent):
   assert lines[2:4] == ['  | Q: Hello', '  | A:']
   assert lines[4].startswith('  memory 1: score 1.00 (relevance 0.70, ')
   assert lines[4].endswith('a correction of 7')
-  assert lines[5].endswith('words 0.40, the turn before 0.30, of the time asked about')
+  assert lines[5].endswith('the turn before 0.30, hubness 0.00, of the time asked about')
 
 
 def test_thumbs_and_what_to_remember_are_noted(agent, capsys):

@@ -14,6 +14,7 @@ import numpy as np
 from dreaming.memory.diary import Diary
 from dreaming.memory.embed import Embedder, experience_text
 from dreaming.memory.graph import Graph
+from dreaming.memory.hubness import Hubness
 
 _EXACT = 50_000  # rows; twice as many of 256 numbers take a core 9 ms
 
@@ -43,6 +44,7 @@ class Index:
     self._count = len(ids)
     self._path = path
     self._graph: Graph | None = None
+    self._hubness = Hubness()
 
   def __len__(self) -> int:
     return self._count
@@ -72,6 +74,14 @@ class Index:
       else (np.zeros((len(rows), self.dim), np.float32))
     )
 
+  def hubness(self, ids: Sequence[int]) -> np.ndarray:
+    """How near each of some ids is to what is nearest to it: Float['N'], NaN for unknown ones."""
+    rows = self._places(ids)
+    known = rows >= 0
+    out = np.full(len(rows), np.nan, np.float32)
+    out[known] = self._hubness.of(self.ids, self._vectors[: self._count], rows[known])
+    return out
+
   def asked(self, vector: np.ndarray) -> Asked:
     """What is asked of one query Float['D']."""
     return Asked(self, vector)
@@ -90,8 +100,8 @@ class Index:
       self._rows[id] = self._count
       self._ids[self._count] = id
       self._count += 1
-    elif self._graph is not None:  # it has the old one
-      self._graph = None
+    else:  # what has the old one
+      self._graph, self._hubness = None, Hubness()
     self._vectors[self._rows[id]] = _unit(vector)[0]
 
   def cosines(self, vector: np.ndarray) -> np.ndarray:

@@ -37,12 +37,13 @@ class RecallConfig:
   min_relevance: float = 0.0  # below which nothing is recalled
   # Chosen on made-up lives of development (benchmarks/recall.py --ablate).
   words: float = 0.05  # what the best match of words (BM25) adds to the cosine
-  before: float = 0.5  # share of the turn before's cosine, for what has none of the query's names
+  before: float = 0.55  # share of the turn before's cosine, for what has none of the query's names
   names: float = 0.1  # for the share of the query's names that a memory has,
-  names_near: float = 0.275  # and that it or one of the two turns before has
-  when: float = 0.35  # for a memory of the time that is asked about
-  speaker: float = 0.2  # for one that is told by somebody of whose words the query asks
-  length: float = 0.07  # for each e-fold of words, up to 16: what is longer tells more
+  names_near: float = 0.3  # and that it or one of the two turns before has
+  when: float = 0.5  # for a memory of the time that is asked about
+  speaker: float = 0.25  # for one that is told by somebody of whose words the query asks
+  length: float = 0.1  # for each e-fold of words, up to 16: what is longer tells more
+  hubness: float = 0.5  # of the cosine with what is nearest to it, that a memory's own loses
   min_evidence: float = 2.6  # nats for a reply from notes: see rerank.evidence
   sure_evidence: float = 3.6  # for one that counts more than what the weights say
   retell: bool = True  # reply with the sentence that was read, not with the word: see retell.py
@@ -192,4 +193,5 @@ def _relevance(found: relevance_lib.Found, c: RecallConfig) -> np.ndarray:
     + c.when * found.when
     + c.speaker * found.named
     + c.length * np.log1p(np.minimum(found.length, _TELLING))
+    - c.hubness * found.hubness
   )

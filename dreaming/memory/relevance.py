@@ -24,6 +24,7 @@ from dreaming.memory.index import Index
 
 _POOL = 64  # memories that each way of finding brings
 _BY_WORDS = 0.6  # a good cosine: what the best match of words counts as without one
+_UNNAMED = 2 / 3  # of the query's meaning is that without names
 _SOMEONE = 'someone'
 _WORD = re.compile(r'\w+')
 # What is before a word that begins a sentence, which 'Dr.' does not end.
@@ -50,6 +51,7 @@ class Parts(NamedTuple):
   names_near: float = 0.0  # and that it or one of the two turns before has
   when: float = 0.0  # how much it is of the time that the query names, 0 to 1
   named: bool = False  # told by somebody of whose words the query asks
+  hubness: float = 0.0  # mean cosine of its meaning and those of the memories nearest to it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,7 @@ class Found:
   names_near: np.ndarray
   when: np.ndarray
   named: np.ndarray
+  hubness: np.ndarray
 
   def parts(self, some: np.ndarray) -> list[Parts]:
     columns = (vars(self)[name][some].tolist() for name in Parts._fields)
@@ -89,7 +92,7 @@ def find(
     among: filters of `Diary.ids`; by default everything is looked at.
   """
   names = names_of(query)
-  asked = index.asked(embedder([without(names, query)])[0])
+  asked = index.asked(_meaning(embedder, names, query))
   only = None if among is None else diary.ids(**among)
   spans = when.spans(query, now)
   table = diary.columns()
@@ -122,6 +125,9 @@ def find(
     shares = _shares(diary, table, folded, np.stack([pool, last, earlier]), called)
   said = _TOLD.search(query) is not None
   named = np.array([said and s.casefold() in folded for s in table.speakers], bool)
+  hubness = index.hubness(table.ids[pool].tolist())
+  unknown = np.isnan(hubness)  # it has no vector yet: as any other
+  hubness[unknown] = hubness[~unknown].mean() if not unknown.all() else 0.0
   before = np.zeros(len(pool))
   before[last >= 0] = np.nan_to_num(asked.of(table.ids[last[last >= 0]].tolist()))
   return Found(
@@ -137,6 +143,7 @@ def find(
     names_near=shares.max(axis=0),
     when=np.max([np.zeros(len(pool)), *(s.share(table.time[pool]) for s in spans)], axis=0),
     named=named[table.speaker[pool]],
+    hubness=hubness,
   )
 
 
@@ -153,6 +160,15 @@ def names_of(query: str) -> set[str]:
     if name or (_NUMBER.search(word) and not _YEAR.fullmatch(word)):
       found.add(word)
   return found
+
+
+def _meaning(embedder: Embedder, names: set[str], query: str) -> np.ndarray:
+  """What is compared, Float['D']: mostly without names, as one of these may be half of a query."""
+  if not names:
+    return embedder([query])[0]
+  # One by one: an encoder's program for one text is there, and others are for many.
+  unnamed, whole = embedder([without(names, query)])[0], embedder([query])[0]
+  return _UNNAMED * unnamed + (1 - _UNNAMED) * whole
 
 
 def without(names: set[str], query: str) -> str:
