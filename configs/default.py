@@ -122,6 +122,11 @@ def get_config() -> ml_collections.ConfigDict:
   c.senses.max_text = 8_000  # characters read or heard; the rest is left out
   c.senses.min_tag = 0.3  # probability from which it is said what a picture shows
   c.senses.min_read = 0.8  # score from which a line of text counts as read
+  # What describes pictures: 'model', its own eyes where its checkpoint has some (official, 4B and
+  # up), else a thousand words; or the directory of such a checkpoint, -it; or '', the words.
+  c.senses.captioner = 'model'
+  c.senses.captioner_architecture = 'gemma3_4b'
+  c.senses.captioner_tokenizer = 'embedded'  # or its tokenizer.model
   c.senses.whisper = 'embedded'  # tiny.en; or the directory of a Whisper for CTranslate2
   c.senses.language = ''  # of speech, as 'de'; '' finds out
 

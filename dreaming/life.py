@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dreaming import configuration, mishaps
-from dreaming.brain import decode, programs, sharding, weights
+from dreaming.brain import decode, programs, sharding, vision, weights
 from dreaming.identity.bluegreen import BlueGreen, IdentityLock
 from dreaming.memory import embed, index, reembed
 from dreaming.memory import recall as recall_lib
@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # a second of imports that only a night needs
   from dreaming.sleep import night
 
 _LONGEST_TOKEN = 256  # bytes
+_CAPTION_ROOM = 512  # tokens of a picture, a question and what is said of it
 
 
 class Life:
@@ -201,7 +202,7 @@ class Life:
 
   def perceive(self, path: str | pathlib.Path) -> tuple[Media, dict[str, Any]]:
     """Looks at a picture or listens to a sound, and keeps it; see perception.perceive."""
-    return perception.perceive(path, self.media, self._senses)
+    return perception.perceive(path, self.media, self._senses, lambda: self.eyes)
 
   @property
   def senses(self) -> dict[str, bool]:
@@ -210,7 +211,36 @@ class Life:
 
   def sense(self, data: bytes) -> tuple[Media, dict[str, Any]]:
     """The same of a file's content, which is not kept."""
-    return perception.sense(data, self._senses)
+    return perception.sense(data, self._senses, lambda: self.eyes)
+
+  @functools.cached_property
+  def eyes(self) -> vision.Eyes | None:
+    """Those of the model's own checkpoint, or of senses.captioner; None where it has none.
+
+    Raises OSError or ValueError, as `vision.load` and `weights.load`, with senses.captioner.
+    """
+    c = self._senses
+    if c.captioner == perception.OWN_EYES:
+      own = self._model.weights
+      if not weights.is_checkpoint(own) or not vision.has(own):
+        return None
+      return vision.load(own, self.decoder, self.base_mind, instruct=self._model.instruct)
+    if not c.captioner:
+      return None
+    base = weights.load(
+      weights.ModelConfig(
+        architecture=c.captioner_architecture, weights=c.captioner,
+        tokenizer=c.captioner_tokenizer, instruct=True, dtype=self._model.dtype,
+      ),
+      self.cache,
+    )  # fmt: skip
+    decoder = decode.Decoder(base.arch, base.tokenizer, cache_length=_CAPTION_ROOM)
+    mind = Mind(params=base.params, generation=0)
+    if (eyes := vision.load(c.captioner, decoder, mind, instruct=True)) is None:
+      raise ValueError(
+        f'senses.captioner={c.captioner!r} has no eyes: take an official checkpoint of 4B or more'
+      )
+    return eyes
 
   def _stop_embedding(self) -> None:
     if self._reembedding is not None:
@@ -219,7 +249,7 @@ class Life:
 
   def unload(self) -> None:
     """Lets go of the weights; what needs them next reads them again."""
-    for name in ('base', 'decoder', 'identity', '_replies'):
+    for name in ('base', 'decoder', 'identity', '_replies', 'eyes'):
       self.__dict__.pop(name, None)
     gc.collect()
     programs.trim()

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dreaming.brain import chat, decode, prompts, refusal, smalltalk
+from dreaming.brain import chat, decode, prompts, refusal, smalltalk, vision
 from dreaming.life import Life
 from dreaming.memory import addressed, embed, reading, rerank, retell, unheard
 from dreaming.memory import recall as recall_lib
@@ -94,7 +94,9 @@ class Recollection(Life):
       recalled, mind, own = found.notes, found.mind, found.own
       retold = found.reply if found.final else ''
     if seen and self._model.instruct:  # it reads the picture itself
-      recalled, retold = [*seen, *recalled], ''
+      recalled = [*seen, *recalled]
+      retold = self._looking(mind, text, user, shown, recalled, turns)
+      own = bool(retold)
     elif earlier is not None and not asks and self.chooses:
       retold, mind = self._replies(text, {*earlier[-_NOT_AGAIN:]}), self.base_mind
     return Thought(self._prompt(text, user, recalled, turns), mind, recalled, retold, own)
@@ -116,6 +118,23 @@ class Recollection(Life):
         return None
     words = [r.experience.content for r in seen if r in notes]  # as they stand there
     return Weighed(prompts.SEEN.format(words=' ... '.join(words)), notes, self.base_mind, True)
+
+  def _looking(
+    self, mind: Mind, text: str, user: str, shown: Sequence[Experience],
+    recalled: Sequence[Recalled], turns: Sequence[chat.Turn],
+  ) -> str:  # fmt: skip
+    """The reply of a checkpoint that has eyes, with the pictures before it; '' without them."""
+    eyes = self.__dict__.get('eyes')  # what was looked at has opened them
+    if eyes is None or self._senses.captioner != perception.OWN_EYES:
+      return ''
+    room, each = self._decode.cache_length - self._decode.max_tokens, vision.TOKENS + vision.AROUND
+    safe = (e for e in shown if not addressed.flagged(e, self.life.agent))
+    digests = [m.digest for e in safe for m in e.media][: room // 2 // each]
+    prompt = self._prompt(text, user, recalled, turns, len(digests) * each)
+    if (prefix := eyes.before(prompt.prefix, digests)) is None:
+      return ''
+    how = {'max_tokens': self._decode.max_tokens, 'sampler': self.sampler, 'stop': prompt.stop}
+    return self.decoder.generate(mind, [prompt.text], prefix=prefix, **how)[0].strip()
 
   @property
   def chooses(self) -> bool:
@@ -337,14 +356,16 @@ class Recollection(Life):
     return max(sources.get(mind.generation, ()), default=0)
 
   def _prompt(
-    self, text: str, user: str, recalled: Sequence[Recalled], turns: Sequence[chat.Turn]
-  ) -> chat.ReplyPrompt:
+    self, text: str, user: str, recalled: Sequence[Recalled], turns: Sequence[chat.Turn],
+    beside: int = 0,
+  ) -> chat.ReplyPrompt:  # fmt: skip
+    """With room for `beside` tokens more."""
     return chat.reply_prompt(
       text,
       user=user,
       agent=self.life.agent,
       tokenizer=self.base.tokenizer,
-      limit=self._decode.cache_length - self._decode.max_tokens,
+      limit=self._decode.cache_length - self._decode.max_tokens - beside,
       instruct=self._model.instruct,
       memories=reading.told(recalled),
       turns=turns,

@@ -22,6 +22,7 @@ from dreaming.brain import kv_cache, programs, serving, transformer
 from dreaming.brain.programs import Counting
 from dreaming.brain.sampler import CANDIDATES, GREEDY, Sampler
 from dreaming.brain.scoring import Asked, Scorer
+from dreaming.brain.seen import Seen
 from dreaming.brain.serving import top_candidates
 from dreaming.brain.tokenizer import Tokenizer
 from dreaming.brain.transformer import Architecture, Transformer
@@ -29,6 +30,8 @@ from dreaming.types import Mind
 
 Prompt = str | tuple[int, ...]
 """Text, or token ids where control tokens are needed; without the beginning of sequence."""
+Prefix = Prompt | Seen
+"""What prompts may begin with: also pictures."""
 
 _PREFIXES = 4  # kept KV caches: 37 MB each on the 270M
 _MINDS = 1  # kept layouts for decoding: as large as the layers in f32, and made in a second
@@ -55,7 +58,7 @@ class Decoder(Counting):
 
   def __init__(self, arch: Architecture, tokenizer: Tokenizer, *, cache_length: int = 1024):
     self.arch, self.tokenizer, self.cache_length = arch, tokenizer, cache_length
-    self._prefixes: collections.OrderedDict[tuple[int, Prompt, int], _Prefix]
+    self._prefixes: collections.OrderedDict[tuple[int, Prefix, int], _Prefix]
     self._prefixes = collections.OrderedDict()
     self._model = Transformer(arch)
     # What decoding reads, by the params that it was made of: held, so that ids stay theirs.
@@ -76,7 +79,7 @@ class Decoder(Counting):
     max_tokens: int,
     sampler: Sampler = GREEDY,
     stop: Sequence[str] = ('\n',),
-    prefix: Prompt = '',
+    prefix: Prefix = '',
     avoid: int | None = None,
   ) -> list[str]:
     """Continues each prompt, to `stop` (not included), end of turn, or `max_tokens`.
@@ -102,7 +105,7 @@ class Decoder(Counting):
     max_tokens: int,
     sampler: Sampler = GREEDY,
     stop: Sequence[str] = ('\n',),
-    prefix: Prompt = '',
+    prefix: Prefix = '',
   ) -> Iterator[str]:
     """`generate` for one prompt, in pieces as they come; what may begin a stop is held back."""
     said = ''
@@ -185,7 +188,7 @@ class Decoder(Counting):
     ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
     return ids if state.length else [self.tokenizer.bos, *ids]
 
-  def _prefix(self, mind: Mind, prefix: Prompt) -> _Prefix:
+  def _prefix(self, mind: Mind, prefix: Prefix) -> _Prefix:
     empty = kv_cache.init_cache(self.arch, 1, self.cache_length)
     if not prefix:
       return _Prefix(params=mind.params, cache=empty, length=0)
@@ -195,7 +198,8 @@ class Decoder(Counting):
       ids = self.tokenizer.encode(prefix) if isinstance(prefix, str) else list(prefix)
       ids = [self.tokenizer.bos, *ids]
       tokens, positions, batch = self._pad([ids], 0)
-      cache, _ = self._prefill(mind.params, empty, tokens, positions, batch=batch)
+      seen = prefix.laid(tokens.shape[1], 1) if isinstance(prefix, Seen) else None
+      cache, _ = self._prefill(mind.params, empty, tokens, positions, seen, batch=batch)
       found = _Prefix(params=mind.params, cache=cache, length=len(ids))
       self._prefixes[key] = found
       while len(self._prefixes) > _PREFIXES:
@@ -269,7 +273,7 @@ class Decoder(Counting):
 
     # The last row's end: no slot is needed beyond it.
     kept = self._room(state, int(positions.max()) + 1 + max_tokens)
-    cache, logits = self._prefill(mind.params, kept, tokens, positions, batch=batch)
+    cache, logits = self._prefill(mind.params, kept, tokens, positions, None, batch=batch)
     if avoid is not None:
       logits = logits.at[:, avoid].set(-np.inf)
     token = self._first(logits, key, numbers, np.int32(0), knobs, mode=sampler.mode)
@@ -314,13 +318,13 @@ class Decoder(Counting):
 
   # ---- Device side ----
 
-  def _extend(self, params, cache, tokens, positions, batch):
+  def _extend(self, params, cache, tokens, positions, batch, seen=None):
     cache = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape[1:])), cache)
-    return self._model.apply({'params': params}, tokens, positions, None, cache)
+    return self._model.apply({'params': params}, tokens, positions, None, cache, seen)
 
-  def _prefill_fn(self, params, cache, tokens, positions, batch):
+  def _prefill_fn(self, params, cache, tokens, positions, seen, batch):
     """tokens Int['B L'] -> (cache of B rows, logits after each row's last token Float['B V'])."""
-    hidden, cache = self._extend(params, cache, tokens, positions, batch)
+    hidden, cache = self._extend(params, cache, tokens, positions, batch, seen)
     last = jnp.argmax(positions, axis=1)
     return cache, transformer.unembed(params, hidden[jnp.arange(batch), last])
 

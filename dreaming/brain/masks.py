@@ -29,10 +29,12 @@ def attention(
   q_pos: Int[Array, 'B L'],
   k_pos: Int[Array, 'B T'],
   segment_ids: Int[Array, 'B L'] | None,
+  pictures: Int[Array, 'B L'] | None = None,
 ) -> tuple[Bool[Array, 'B L T'], Bool[Array, 'B L T']]:
   """(mask of global layers, mask of sliding ones).
 
-  Keys beyond the tokens that have segments are a cache's, and come before them: context 1.
+  Keys beyond the tokens that have segments are a cache's, and come before them: context 1. The soft
+  tokens of one picture, which have its number, see each other whatever their order.
   """
   distance = q_pos[:, :, None] - k_pos[:, None, :]
   mask = (distance >= 0) & (k_pos >= 0)[:, None, :]
@@ -40,6 +42,9 @@ def attention(
     cached = k_pos.shape[1] - segment_ids.shape[1]
     of_keys = jnp.pad(segment_ids, ((0, 0), (cached, 0)), constant_values=segment(1))
     mask &= _sees(segment_ids[:, :, None], of_keys[:, None, :])
+  if pictures is not None:
+    of_keys = jnp.pad(pictures, ((0, 0), (k_pos.shape[1] - pictures.shape[1], 0)))
+    mask |= (pictures[:, :, None] == of_keys[:, None, :]) & (pictures > 0)[:, :, None]
   return mask, mask & (distance < arch.sliding_window)
 
 

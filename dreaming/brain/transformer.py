@@ -248,6 +248,7 @@ class Transformer(nn.Module):
     positions: Int[Array, 'B L'] | None = None,
     segment_ids: Int[Array, 'B L'] | None = None,
     cache: Sequence[LayerCache] | LayerCache | None = None,
+    seen: tuple[Float[Array, 'B L D'], Int[Array, 'B L']] | None = None,
   ) -> tuple[Float[Array, 'B L D'], tuple[LayerCache, ...] | LayerCache | None]:
     """Runs the model.
 
@@ -258,6 +259,7 @@ class Transformer(nn.Module):
         padding.
       cache: what came before, on each layer, or with a leading layer axis in the scanned layout
         (kv_cache.py); it is not changed, a new one is returned. Among segments it is context 1.
+      seen: soft tokens of pictures, and at each place the number of its picture or 0 (seen.py).
     """
     arch = self.arch
     if positions is None:
@@ -266,6 +268,10 @@ class Transformer(nn.Module):
       raise ValueError('the scanned layout takes one cache of all layers, the other one of each')
 
     x_BxLxD = _Embedder(arch, name='embedder')(tokens)
+    pictures = None
+    if seen is not None:
+      soft, pictures = seen
+      x_BxLxD = jnp.where(pictures[..., None] > 0, soft, x_BxLxD)
     ropes = (
       rope_angles(positions, arch.head_dim, arch.global_base, arch.global_scale),
       rope_angles(positions, arch.head_dim, arch.local_base, 1.0),
@@ -273,7 +279,7 @@ class Transformer(nn.Module):
     if self.scanned:
       first = None if cache is None else jax.tree.map(lambda x: x[0], cache)
       keys = kv_cache.seen(first, positions)
-      masks = attention_masks.attention(arch, positions, keys, segment_ids)
+      masks = attention_masks.attention(arch, positions, keys, segment_ids, pictures)
       block = nn.remat(Block, prevent_cse=False) if self.remat else Block
       layers = nn.scan(
         block,
@@ -291,7 +297,7 @@ class Transformer(nn.Module):
         kind = None if layer_cache is None else layer_cache.k.shape[1]
         if kind not in masks:
           keys = kv_cache.seen(layer_cache, positions)
-          masks[kind] = attention_masks.attention(arch, positions, keys, segment_ids)
+          masks[kind] = attention_masks.attention(arch, positions, keys, segment_ids, pictures)
         given = ropes, masks[kind], positions, layer_cache
         x_BxLxD, layer_cache = self._block(f'layer_{i}', x_BxLxD, is_global, *given)
         new_cache.append(layer_cache)

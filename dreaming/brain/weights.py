@@ -5,11 +5,12 @@ Whatever the source, params have the official names, shapes that were checked, a
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -50,6 +51,11 @@ class Base:
   arch: Architecture
   digest: str  # SHA-256 of where the weights came from
   instruct: bool
+
+
+def is_checkpoint(source: str) -> bool:
+  """Whether config.model.weights is the directory of an official checkpoint."""
+  return source not in ('random', 'embedded') and not source.endswith('.gguf')
 
 
 def default_cache() -> pathlib.Path:
@@ -114,6 +120,64 @@ def load(config: ModelConfig, cache: str | pathlib.Path | None = None, seed: int
 
 def _from_orbax(source: str) -> tuple[Params, str]:
   """An official Gemma checkpoint: nested as Flax has it, or flat as they were released."""
+  tree = restored(source, _text)
+  if tree is None:
+    raise ValueError(
+      f'{source} is not a readable Orbax checkpoint (no language model in it); {OFFICIAL}'
+    )
+  params = nest_official(tree)
+  identity = hashlib.sha256()
+  for where, leaf in jax.tree_util.tree_leaves_with_path(params):
+    identity.update(f'{jax.tree_util.keystr(where)} {leaf.shape} {leaf.dtype}'.encode())
+    identity.update(np.asarray(leaf.ravel()[:64], np.float32).tobytes())
+  return params, identity.hexdigest()
+
+
+def stored(source: str) -> dict[str, Any]:
+  """What an official checkpoint holds: shapes, and no arrays. Raises as `restored`."""
+  import orbax.checkpoint as ocp
+
+  path = _there(source)
+  with _readable(source), ocp.PyTreeCheckpointer() as checkpointer:
+    metadata = checkpointer.metadata(path).item_metadata
+    if not metadata or not metadata.tree:
+      raise ValueError('nothing is stored there')
+    return dict(metadata.tree)
+
+
+def restored(
+  source: str, choose: Callable[[Mapping[str, Any]], dict[str, Any] | None]
+) -> dict[str, Any] | None:
+  """Those entries of an official checkpoint that are chosen; None where none is.
+
+  Args:
+    source: a directory, local or gs://.
+    choose: of a checkpoint's tree a part in the same layout.
+
+  Raises:
+    FileNotFoundError: there is none, with where to get it.
+    OSError: it cannot be reached.
+    ValueError: it is damaged, or no such checkpoint.
+  """
+  import orbax.checkpoint as ocp
+
+  tree = stored(source)
+  if not (some := choose(tree)):
+    return None
+  path = _there(source)
+  with _readable(source):
+    if any('/stacked_layers/' in k for k in tree):
+      from gemma import gm  # rare layout; slow to import, and knows how
+
+      return choose(gm.ckpts.load_params(path))
+    # Onto the host: the mesh it was saved from is not this one.
+    args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), some)
+    restore = ocp.args.PyTreeRestore(item=some, restore_args=args, partial_restore=True)
+    with ocp.PyTreeCheckpointer() as checkpointer:
+      return checkpointer.restore(path, args=restore)
+
+
+def _there(source: str):
   from etils import epath
 
   path = epath.Path(source).expanduser()
@@ -123,31 +187,15 @@ def _from_orbax(source: str) -> tuple[Params, str]:
     raise OSError(f'{source} cannot be reached ({_line(e)}); {OFFICIAL}') from e
   if not exists:
     raise FileNotFoundError(f'no checkpoint at {source} (model.weights); {OFFICIAL}')
-  import orbax.checkpoint as ocp
+  return path
 
+
+@contextlib.contextmanager
+def _readable(source: str) -> Iterator[None]:
   try:
-    with ocp.PyTreeCheckpointer() as checkpointer:
-      metadata = checkpointer.metadata(path).item_metadata
-      stored = _text(metadata.tree) if metadata else {}
-      if not stored:
-        raise ValueError('no language model in it')
-      # Onto the host and text alone: the mesh it was saved from is not this one.
-      args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), stored)
-      restore = ocp.args.PyTreeRestore(item=stored, restore_args=args, partial_restore=True)
-      if any('/stacked_layers/' in k for k in stored):
-        from gemma import gm  # rare layout; slow to import, and knows how
-
-        tree = gm.ckpts.load_params(path, text_only=True)
-      else:
-        tree = checkpointer.restore(path, args=restore)
+    yield
   except (ValueError, KeyError, AttributeError, TypeError, OSError) as e:
     raise ValueError(f'{source} is not a readable Orbax checkpoint ({_line(e)}); {OFFICIAL}') from e
-  params = nest_official(tree)
-  identity = hashlib.sha256()
-  for where, leaf in jax.tree_util.tree_leaves_with_path(params):
-    identity.update(f'{jax.tree_util.keystr(where)} {leaf.shape} {leaf.dtype}'.encode())
-    identity.update(np.asarray(leaf.ravel()[:64], np.float32).tobytes())
-  return params, identity.hexdigest()
 
 
 def _line(error: Exception) -> str:

@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from dreaming.memory.senses import extra
 from dreaming.memory.senses import media as media_lib
 from dreaming.memory.senses.media import MediaStore
 from dreaming.types import Media
 
+if TYPE_CHECKING:
+  from dreaming.brain.vision import Eyes
+
 _ALSO = 0.1  # probability from which further classes are named beside one that counts
+OWN_EYES = 'model'  # senses.captioner: those of the language model's own checkpoint
 NOTHING_SEEN = 'a picture in which nothing was recognized'
 NOTHING_HEARD = 'a sound in which nobody speaks'
 WORDS = {'image': 'Look at this.', 'audio': 'Listen to this.'}
@@ -37,6 +41,9 @@ class SensesConfig:
   min_read: float = 0.8
   whisper: str = extra.EMBEDDED
   language: str = ''
+  captioner: str = OWN_EYES
+  captioner_architecture: str = 'gemma3_4b'
+  captioner_tokenizer: str = 'embedded'
 
   def __post_init__(self):
     for name in ('max_bytes', 'max_pixels', 'max_seconds', 'max_text'):
@@ -59,13 +66,19 @@ def there(config: SensesConfig) -> dict[str, bool]:
 
 
 def perceive(
-  path: str | pathlib.Path, store: MediaStore, config: SensesConfig
+  path: str | pathlib.Path,
+  store: MediaStore,
+  config: SensesConfig,
+  eyes: Callable[[], Eyes | None] = lambda: None,
 ) -> tuple[Media, dict[str, Any]]:
   """Looks at a picture, or listens to a sound, and keeps it.
 
+  Args:
+    eyes: what describes a picture in place of the thousand words; asked for when there is one.
+
   Returns:
     The Media, described in plain words, and what else was perceived, as plain values: name, format,
-    bytes; width, height, tags [[name, probability], ...] and lines [[text, score], ...]; or
+    bytes; width, height, caption, tags [[name, probability], ...], lines [[text, score], ...]; or
     seconds, speech_seconds, language, language_probability and segments [[start, end, text], ...].
     `cut` is true when there was more text than senses.max_text.
 
@@ -76,7 +89,7 @@ def perceive(
   path = pathlib.Path(path).expanduser()
   data = media_lib.load(path, config.max_bytes)
   try:
-    media, metadata = sense(data, config)
+    media, metadata = sense(data, config, eyes)
   except ValueError as e:
     raise ValueError(f'{path}: {e}') from e
   name = path.name.encode(errors='replace').decode()  # names need not be Unicode
@@ -84,11 +97,17 @@ def perceive(
   return media, {'name': name, **metadata}
 
 
-def sense(data: bytes, config: SensesConfig) -> tuple[Media, dict[str, Any]]:
+def sense(
+  data: bytes, config: SensesConfig, eyes: Callable[[], Eyes | None] = lambda: None
+) -> tuple[Media, dict[str, Any]]:
   """Looks or listens as `perceive` does, and keeps nothing. Raises as it does."""
   kind, format = media_lib.kind(data)
-  description, found = (_look if kind == 'image' else _listen)(data, format, config)
-  media = Media(kind=kind, digest=media_lib.digest_of(data), description=description)
+  digest = media_lib.digest_of(data)
+  if kind == 'image':
+    description, found = _look(data, format, config, digest, eyes)
+  else:
+    description, found = _listen(data, format, config)
+  media = Media(kind=kind, digest=digest, description=description)
   return media, {'format': format, 'bytes': len(data), **found}
 
 
@@ -106,16 +125,24 @@ def spoken(media: Media, metadata: Mapping[str, Any]) -> tuple[str, Media]:
   )
 
 
-def _look(data: bytes, format: str, config: SensesConfig) -> tuple[str, dict[str, Any]]:
+def _look(
+  data: bytes, format: str, config: SensesConfig, digest: str, eyes: Callable[[], Eyes | None]
+) -> tuple[str, dict[str, Any]]:
   from dreaming.memory.senses import decoding, pictures, reading
 
   picture, (width, height) = decoding.picture(data, format, config.max_pixels)
-  tags = pictures.tagger()(picture, least=_ALSO)
-  if not tags or tags[0][1] < config.min_tag:
-    tags = []  # the likeliest of a thousand classes is not likely for that
+  caption, tags = '', []
+  if (sees := eyes()) is not None:
+    caption = sees.describe(picture, digest)[: config.max_text]
+  else:
+    tags = pictures.tagger()(picture, least=_ALSO)
+    if not tags or tags[0][1] < config.min_tag:
+      tags = []  # the likeliest of a thousand classes is not likely for that
   lines = reading.reader()(picture, least=config.min_read)
   texts, cut = _within([line.text for line in lines], config.max_text)
   seen = []
+  if caption:
+    seen.append(f'a picture: {caption}')
   if tags:
     seen.append(f'a picture, perhaps of: {", ".join(name for name, _ in tags)}')
   if texts:
@@ -123,6 +150,7 @@ def _look(data: bytes, format: str, config: SensesConfig) -> tuple[str, dict[str
   return '; '.join(seen) or NOTHING_SEEN, {
     'width': width,
     'height': height,
+    'caption': caption,
     'tags': [[name, round(p, 3)] for name, p in tags],
     'lines': [[t, round(x.score, 3)] for t, x in zip(texts, lines, strict=False)],
     'cut': cut,
