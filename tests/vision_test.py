@@ -73,10 +73,15 @@ def checkpoint(theirs, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def base(checkpoint):
+def cache(tmp_path_factory):
+  return tmp_path_factory.getbasetemp() / 'cache'  # the embedded tokenizer is read once
+
+
+@pytest.fixture(scope='module')
+def base(checkpoint, cache):
   with pytest.MonkeyPatch.context() as patch:
     patch.setitem(weights.ARCHITECTURES, 'small_eyes', ARCH)
-    return weights.load(ModelConfig(architecture='small_eyes', weights=str(checkpoint)))
+    return weights.load(ModelConfig(architecture='small_eyes', weights=str(checkpoint)), cache)
 
 
 @pytest.fixture(scope='module')
@@ -197,7 +202,7 @@ def test_checkpoints_without_eyes_or_with_others(theirs, decoder, base, tmp_path
 
 
 @pytest.fixture
-def agent_of(checkpoint, tmp_path, monkeypatch):
+def agent_of(checkpoint, cache, tmp_path, monkeypatch):
   """An agent on the small checkpoint, or on another model with this one's eyes."""
   from configs import tiny
   from dreaming.agent import Agent
@@ -209,7 +214,7 @@ def agent_of(checkpoint, tmp_path, monkeypatch):
 
   def make(**fields):
     config = tiny.get_config()
-    config.workdir, config.cache = str(tmp_path / f'life{len(agents)}'), str(tmp_path / 'cache')
+    config.workdir, config.cache = str(tmp_path / f'life{len(agents)}'), str(cache)
     config.memory.encoder = config.memory.embedder
     config.model.architecture, config.model.weights = 'small_eyes', str(checkpoint)
     config.model.instruct = True
