@@ -81,6 +81,7 @@ setuptools.setup(
     'optax>=0.2.8',
     'orbax-checkpoint>=0.12',
     'prompt_toolkit>=3',
+    'py3langid>=0.4',
     'python-dateutil>=2.9',
     'rich>=14',
     'scipy>=1.14',

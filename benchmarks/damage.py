@@ -30,7 +30,7 @@ from dreaming.memory.imports import item, run
 PAGE = 4096
 TABLES = (
   'experiences media scores embeddings nights night_steps night_experiences dreams dream_sources '
-  'generations imported archived'
+  'generations imported archived approvals'
 ).split()
 CHANGE = ('experiences', 'nights', 'night_steps')  # whose rows do: an earlier one is no altered one
 ENDS = ('', '-wal', '.mark')
@@ -81,6 +81,10 @@ def make_lives(root: pathlib.Path, own: pathlib.Path | None) -> None:
         )  # fmt: skip
         diary.set_scores(e.id, types.Scores(importance=1 + i % 9, rater='r'))
         diary.set_embedding(e.id, Hashed()([e.content])[0], 'hashed')
+    others = diary.unapproved()
+    own = [e.id for e in diary.experiences() if e.trust is types.Trust.USER]
+    diary.approve(others[::3], 'Ines')
+    diary.corroborate(dict(zip(others[1::3], own, strict=False)))
     sleep_over(diary, [e.id for e in diary.experiences(unconsumed=True)][: count // 2])
     ever.update(contents(diary)['rows'])  # a cut log may bring back what trimming takes away
     config = trim.TrimConfig(days=0.0, below=3.0, keep=count // 4)

@@ -1,6 +1,7 @@
 """Importance: do the default scorer's ratings go with what people think matters?
 
-  python benchmarks/importance.py [--quick] [--json=FILE] [--file=FILE] [--plot=FILE]
+  python benchmarks/importance.py [--quick] [--json=FILE] [--config=FILE] [--file=FILE]
+    [--plot=FILE]
 
 events.json has 150 events, each rated 1 to 10 by three raters (one author's, from three points of
 view), and 60 of them with the strength of the feeling. They are told to a fresh agent and scored as
@@ -8,12 +9,12 @@ before a night. Judged is Spearman's correlation with the mean rating on the tes
 on which nothing was tuned; its interval is a bootstrap's over events, of 95%. Beside it: the length
 of the text alone, which tells much here, since what is trivial was said in few words; what the
 score tells beyond it; and VADER's valence. --file takes events in the same form, with "part" and
-"emotion" or without: [{"text": "Hello", "ratings": [1, 2]}, ...]. Expected: 6 minutes on two cores.
+"emotion" or without: [{"text": "Hello", "ratings": [1, 2]}, ...]. --config takes another model of
+configs/: an -it one is asked in its chat template. Expected: 6 minutes on two cores.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import os
@@ -30,6 +31,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from benchmarks import common
 
 EVENTS = pathlib.Path(__file__).with_name('events.json')
+CONFIG = common.ROOT / 'configs' / 'gemma3_270m.py'
 BAR = 0.6
 QUICK = 12  # events
 RESAMPLES = 2000
@@ -85,13 +87,11 @@ def interval(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
   return float(low), float(high)
 
 
-def score(events: Sequence[dict[str, Any]], args: argparse.Namespace) -> list[Any]:
-  """Scores of each event, as an agent has them before its first night."""
-  from configs import gemma3_270m
+def score(events: Sequence[dict[str, Any]], config: Any, cache: pathlib.Path) -> list[Any]:
+  """Scores of each event, as an agent of this ConfigDict has them before its first night."""
   from dreaming.agent import Agent
 
-  config = gemma3_270m.get_config()
-  config.cache, config.score.emotion = str(common.cache_of(args)), 1.0
+  config.cache, config.score.emotion = str(cache), 1.0
   with tempfile.TemporaryDirectory() as workdir:
     config.workdir = workdir
     with Agent(config) as agent:
@@ -122,16 +122,19 @@ def plot(path: pathlib.Path, cache: pathlib.Path, sides: dict[str, tuple[Any, An
 
 def main() -> int:
   p = common.parser(__doc__)
+  p.add_argument('--config', type=pathlib.Path, default=CONFIG, help='of the agent that rates')
   p.add_argument('--file', type=pathlib.Path, default=EVENTS, help='events, in the form of ours')
   p.add_argument('--plot', type=pathlib.Path, help='write a scatter plot there, as PNG')
   args = p.parse_args()
   try:
-    events = load(args.file)
+    events, config = load(args.file), common.config_of(args.config)
   except (ValueError, OSError) as e:
     p.error(str(e))
   events = events[:QUICK] if args.quick else events
   common.keep_programs(common.cache_of(args))
-  result = common.Result('importance', args, file=args.file.name, events=len(events))
+  result = common.Result(
+    'importance', args, config=args.config.name, file=args.file.name, events=len(events)
+  )
   raters = list(zip(*(e['ratings'] for e in events), strict=False))
   pairs = list(itertools.combinations(raters, 2))
   if pairs:
@@ -139,7 +142,7 @@ def main() -> int:
 
   from dreaming.memory import emotion
 
-  scored = score(events, args)
+  scored = score(events, config, common.cache_of(args))
   result.keep([
     {'text': e['text'], 'importance': s.importance, 'emotion': s.emotion}
     for e, s in zip(events, scored, strict=True)

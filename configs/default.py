@@ -102,6 +102,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.serve.slots = 8  # streams that are decoded together; more wait
   c.serve.queue = 64  # requests that may wait; beyond that they are refused
   c.serve.rate = 600  # requests a minute of one client; 0: any number
+  c.serve.rate_after = 10.0  # seconds of quiet, from which new experiences get scores; 0: by night
   c.serve.max_body_bytes = 1_048_576  # of a request, without pictures and voice notes
   c.serve.max_agent_bytes = 4_294_967_296  # of a whole agent that is taken in
   c.serve.max_media_bytes = 6_291_456  # that these may have together in a message; 0: none

@@ -23,7 +23,8 @@ from dreaming import arms, mishaps
 from dreaming.brain import chat
 from dreaming.days import Day
 from dreaming.forgetting import Forgetting
-from dreaming.memory import addressed, corroborate, rating
+from dreaming.memory import addressed, corroborate, rating, score
+from dreaming.memory import recall as recall_lib
 from dreaming.memory.recall import Recalled
 from dreaming.recollection import Thought
 from dreaming.types import Dream, Experience, Generation, Media
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # a second of imports that only a night needs
 _FOUND = 0.1  # cosine from which a search finds; what a question is about is judged otherwise
 _LOOKED_AT = 1_000  # latest texts of others, that `orders` looks at
 _TURNS = 2  # of this conversation that a prompt repeats
+_MOST = 100  # memories that one search brings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,23 +169,22 @@ class Agent(Forgetting):
     weighed = self._weighed(mind, questions, speaker, recalled, max_tokens)
     return [said.reply for said in weighed]
 
-  def rate(self, progress: Callable[[int, int], None] | None = None) -> int:
+  def rate(
+    self,
+    progress: Callable[[int, int], None] | None = None,
+    paced: Callable[[score.Rater], score.Rater] = lambda decoder: decoder,
+  ) -> int:
     """Scores the experiences that this rater has not scored yet, and returns how many they were.
 
     The base rates throughout a life, so that all its scores compare; see rating.py. What nobody has
     approved is not rated: nights do not dream of it, and an import may be long. Never part of a
-    reply: nights call it, and so may whoever has time.
+    reply: nights call it, and so may whoever has time. What `paced` makes of the decoder may end it
+    by an error: it goes on where it was when it is called again.
     """
-    if not self.diary.experiences(limit=1):
+    if not self.diary.ids(limit=1):
       return 0
-    return rating.rate(
-      self.diary,
-      self.index,
-      self.decoder,
-      self.base_mind,
-      **self.rated_by(self.night_config),
-      progress=progress,
-    )
+    decoder, how = paced(self.decoder), self.rated_by(self.night_config)
+    return rating.rate(self.diary, self.index, decoder, self.base_mind, **how, progress=progress)
 
   def feedback(self, value: float, id: int | None = None) -> Experience:
     """Notes what the user thinks of an experience, by default the latest: see rating.give."""
@@ -233,17 +234,10 @@ class Agent(Forgetting):
       self.corroborate()
     self.rate(progress and (lambda done, total: progress('rate', done, total, {})))
     outcome = night.run(
-      base=self.base,
-      decoder=self.decoder,
-      diary=self.diary,
-      identity=self.identity,
-      workdir=self.workdir,
-      cache=self.cache,
-      config=config,
-      embedder=self.embedder,
-      now=now,
+      base=self.base, decoder=self.decoder, diary=self.diary, identity=self.identity,
+      workdir=self.workdir, cache=self.cache, config=config, embedder=self.embedder, now=now,
       progress=progress,
-    )
+    )  # fmt: skip
     self._turns.clear()
     if self.identity.blue is not before and before.generation:
       self.decoder.forget(before)
@@ -280,12 +274,24 @@ class Agent(Forgetting):
 
   # ---- Looking inside ----
 
-  def memories(self, query: str | None = None, *, limit: int = 20) -> list[Experience]:
-    """What comes to mind for a query, best first, or the latest experiences, newest first."""
-    if query:
-      found = self._recall(query, time.time())
-      return [r.experience for r in found if r.relevance >= _FOUND]
-    return self.diary.experiences(newest_first=True, limit=limit)
+  def memories(
+    self, query: str | None = None, *, limit: int = 20, **filters: Any
+  ) -> list[Experience]:
+    """What comes to mind for a query, best first, or the latest experiences, newest first.
+
+    Args:
+      limit: at most so many; for a query no more than 100.
+      filters: only these, as `Diary.ids` has them: speaker, kind, session, since, until.
+    """
+    ids = self.diary.ids(limit=limit, **filters)
+    if not query or not ids:
+      return self.diary.experiences(ids=ids, newest_first=True)
+    memory = self.diary, self.memories_index, self.encoder
+    self.adopt_vectors()
+    most = min(max(limit, self._memory.recall_k), _MOST)  # the first ones may be of nothing alike
+    config = dataclasses.replace(self._memory, recall_k=most)
+    found = recall_lib.recall(*memory, query, time.time(), config, among=filters or None)
+    return [r.experience for r in found if r.relevance >= _FOUND][:limit]
 
   def dreams(self, night: int | None = None) -> list[Dream]:
     """The dreams of a night, by default the last one's."""
@@ -308,12 +314,8 @@ class Agent(Forgetting):
       p if isinstance(p, str) else self.base.tokenizer.decode(p)
       for p in (thought.prompt.prefix, thought.prompt.text)
     ]
-    return Why(
-      question=text,
-      generation=thought.mind.generation,
-      prompt=''.join(read),
-      recalled=tuple(thought.recalled),
-    )
+    recalled, reader = tuple(thought.recalled), thought.mind.generation
+    return Why(question=text, generation=reader, prompt=''.join(read), recalled=recalled)
 
   def status(self) -> State:
     """Who serves and what there is. Needs no weights."""
@@ -380,13 +382,10 @@ class Agent(Forgetting):
     said, whole = '', False
     try:
       live = self.decoder.stream(
-        mind,
-        prompt.text,
-        max_tokens=self._decode.max_tokens,
+        mind, prompt.text, max_tokens=self._decode.max_tokens, prefix=prompt.prefix,
         sampler=dataclasses.replace(self.sampler, seed=self.sampler.seed + len(turns)),
-        prefix=prompt.prefix,
         stop=prompt.stop,
-      )
+      )  # fmt: skip
       for piece in [thought.said] if thought.said else live:
         piece = piece if said else piece.lstrip()
         said += piece

@@ -12,7 +12,7 @@ from dreaming import configuration, mishaps
 from dreaming.brain import chat
 from dreaming.identity import forget as forget_lib
 from dreaming.identity.forget import Receipt
-from dreaming.memory import reading
+from dreaming.memory import private, reading, redact
 from dreaming.memory.archive import SUMMARY
 from dreaming.memory.embed import experience_text
 from dreaming.trimming import Trimming
@@ -73,6 +73,51 @@ class Forgetting(Trimming):
     if forget_lib.replaying(self.workdir):
       raise ValueError('a replay is not over: finish it first with --mode=forget --do=replay')
 
+  def secrets(self, contacts: bool = False) -> dict[int, dict[str, int]]:
+    """Id -> kind of secret that the experience tells -> how often; see redact.found."""
+    return redact.found(self.diary.experiences(archived=None), contacts)
+
+  @mishaps.clearly('striking out stopped, and the diary is whole', 'try again')
+  def redact(self, contacts: bool = False) -> Receipt:
+    """Strikes secrets out of the diary and all that was made of it; the experiences stay.
+
+    No night has read them. Addresses and telephone numbers are read where
+    `sleep.select.strike_contacts` is off: the receipt names the generations that may know them.
+
+    Args:
+      contacts: addresses and telephone numbers, too.
+
+    Raises:
+      ValueError: a night is running, or a replay is not over.
+    """
+    self.check_replay()
+    lived = self.diary.experiences(archived=None)
+    secrets = private.Secrets.of(lived, contacts)
+    pairs = [(e, redact.struck(e, secrets)) for e in lived]
+    changed = [e for e, new in pairs if new != e]
+    if changed:
+      self.diary.rewrite(new for e, new in pairs if new != e)
+      removed = {'texts with secrets': len(changed)}
+    else:
+      removed = {}
+    removed['dreams with secrets'] = self.diary.rewrite_dreams(secrets)
+    removed['lines of the history'] = forget_lib.strike_history(self.workdir / _HISTORY, changed)
+    self.renew_indexes()
+    self._turns.clear()
+    self._why = None
+    ids = tuple(e.id for e in changed)
+    read = contacts and not self.night_config.select.strike_contacts
+    self.receipt = Receipt(
+      ids=ids,
+      removed=removed,
+      generations=forget_lib.learned(self.diary, ids) if read else (),
+      files=forget_lib.copies(self.workdir, changed),
+      time=time.time(),
+    )
+    if changed:
+      forget_lib.write(self.workdir, self.receipt)
+    return self.receipt
+
   @mishaps.clearly('forgetting stopped, and the diary is whole', 'forget again')
   def _forget(self, ids: Iterable[int]) -> Receipt:
     gone = self.diary.experiences(ids=ids)
@@ -89,6 +134,8 @@ class Forgetting(Trimming):
     removed['lines of the history'] = forget_lib.strike_history(self.workdir / _HISTORY, gone)
     removed['conversations at hand'] = len(self._turns)
     self.renew_indexes()
+    if (eyes := self.__dict__.get('eyes')) is not None:
+      eyes.forget()
     self._turns.clear()
     self._why = None
     self.receipt = Receipt(
@@ -198,6 +245,7 @@ class Forgetting(Trimming):
     return {
       'model': f'{self._model.architecture}-{self.base.digest[:8]}',
       'emotional': self._weights.emotion > 0,
+      'instruct': self._model.instruct,
       'contacts': config.select.strike_contacts,
       'least': config.select.least,
     }

@@ -7,16 +7,18 @@ import functools
 import gc
 import pathlib
 import shutil
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from dreaming import configuration, mishaps
 from dreaming.brain import decode, programs, sharding, vision, weights
 from dreaming.identity.bluegreen import BlueGreen, IdentityLock
-from dreaming.memory import embed, index, reembed
+from dreaming.memory import embed, episodes, index, reembed
 from dreaming.memory import recall as recall_lib
 from dreaming.memory.diary import Diary
 from dreaming.memory.senses import perception
@@ -27,7 +29,6 @@ if TYPE_CHECKING:  # a second of imports that only a night needs
   from dreaming.sleep import night
 
 _LONGEST_TOKEN = 256  # bytes
-_CAPTION_ROOM = 512  # tokens of a picture, a question and what is said of it
 
 
 class Life:
@@ -65,6 +66,7 @@ class Life:
     self.cache = configuration.cache(config)
     self.media = MediaStore(self.workdir / 'media')
     self._reembedding: reembed.Reembedding | None = None
+    self._opening = threading.RLock()  # pictures are looked at in a thread of their own
     self._lock = IdentityLock(self.workdir) if lock is None else lock
     try:
       # Messages are checked before they are answered; what was answered is always kept.
@@ -83,6 +85,10 @@ class Life:
   @functools.cached_property
   def base(self) -> weights.Base:
     """The frozen weights, spread over the mesh."""
+    with self._opening:
+      return self.__dict__.get('base') or self._opened()
+
+  def _opened(self) -> weights.Base:
     programs.keep(self.cache)
     mesh = sharding.make_mesh(self._mesh)
     base = weights.load(self._model, self.cache, seed=self.config.seed)
@@ -215,32 +221,54 @@ class Life:
 
   @functools.cached_property
   def eyes(self) -> vision.Eyes | None:
-    """Those of the model's own checkpoint, or of senses.captioner; None where it has none.
+    """Those of the model's own checkpoint, or of senses.captioner; None where there are none.
 
-    Raises OSError or ValueError, as `vision.load` and `weights.load`, with senses.captioner.
+    Raises OSError when senses.captioner cannot be used. What is wrong with the model's own eyes is
+    logged: then a picture is described without them.
     """
-    c = self._senses
+    with self._opening:
+      return self.__dict__.get('eyes') or self._eyes()
+
+  def _eyes(self) -> vision.Eyes | None:
+    c, own = self._senses, self._model.weights
     if c.captioner == perception.OWN_EYES:
-      own = self._model.weights
-      if not weights.is_checkpoint(own) or not vision.has(own):
+      if not weights.is_checkpoint(own):
         return None
-      return vision.load(own, self.decoder, self.base_mind, instruct=self._model.instruct)
+      try:
+        if not vision.has(own):
+          return None
+        if not vision.installed():
+          raise ValueError('bash launch/setup.sh official')
+        return vision.load(own, self.decoder, self.base_mind, instruct=self._model.instruct)
+      except (ValueError, OSError) as e:
+        logging.warning('pictures are described without the eyes of %s: %s', own, e)
+        return None
     if not c.captioner:
       return None
-    base = weights.load(
-      weights.ModelConfig(
-        architecture=c.captioner_architecture, weights=c.captioner,
-        tokenizer=c.captioner_tokenizer, instruct=True, dtype=self._model.dtype,
-      ),
-      self.cache,
-    )  # fmt: skip
-    decoder = decode.Decoder(base.arch, base.tokenizer, cache_length=_CAPTION_ROOM)
-    mind = Mind(params=base.params, generation=0)
-    if (eyes := vision.load(c.captioner, decoder, mind, instruct=True)) is None:
-      raise ValueError(
-        f'senses.captioner={c.captioner!r} has no eyes: take an official checkpoint of 4B or more'
+    try:
+      base = weights.load(
+        weights.ModelConfig(
+          architecture=c.captioner_architecture, weights=c.captioner,
+          tokenizer=c.captioner_tokenizer, instruct=True, dtype=self._model.dtype,
+        ),
+        self.cache,
+      )  # fmt: skip
+      decoder = decode.Decoder(base.arch, base.tokenizer)
+      eyes = vision.load(
+        c.captioner, decoder, Mind(params=base.params, generation=0), instruct=True
       )
+      if eyes is None:
+        raise ValueError('it has no eyes: take an official checkpoint of 4B or more')
+    except ValueError as e:  # of the configuration, and not of the picture
+      raise OSError(f'senses.captioner={c.captioner!r}: {e}') from e
     return eyes
+
+  def episodes(
+    self, *, since: float | None = None, until: float | None = None
+  ) -> list[episodes.Episode]:
+    """What was said as it hangs together, oldest first: see memory/episodes.py."""
+    lived = self.diary.experiences(since=since, until=until)
+    return episodes.group(lived, self.memories_index)
 
   def _stop_embedding(self) -> None:
     if self._reembedding is not None:

@@ -3,7 +3,7 @@
   live     live config.life.days ('-': stdin), sleep after each; life: forgetting; examine: 4 arms
   chat     in the terminal; serve: over HTTP; sleep: one night; prepare: ahead of one; status
   import   --files=A,B [--format=F]; export --to=A.jsonl or DIR; approve [--session=S | --ids=1,2]
-  trim     [--do=archive | --do=restore [--ids=1,2]]; forget --ids=1|--person=N [--do=diary|replay]
+  trim     [--do=archive|restore [--ids]]; forget --ids|--person=N [--do=diary|replay], --do=secrets
   review   [--do=on, refuse, 'approve 3,4', 'reject 5', 'answer 6 WORDS']; rescue: a damaged diary
 Exits: 0, 1 nothing learnt, 2 mistaken, 3 a night waits, 130 interrupted."""
 

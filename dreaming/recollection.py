@@ -84,6 +84,10 @@ class Recollection(Life):
       return Thought(prompt, told.mind, told.notes, told.reply)
     reads = retrieval and (asks or self._model.instruct)
     recalled = self._notes([text], user, now)[0] if reads else []
+    if seen and self._model.instruct:  # it reads the picture itself
+      recalled = [*seen, *recalled]
+      said = '' if earlier is None else self._looking(mind, text, user, shown, recalled, turns)
+      return Thought(self._prompt(text, user, recalled, turns), mind, recalled, said, bool(said))
     retold, own = '', False
     # With `earlier` None what the weights say is streamed, and not looked at before.
     line = self._line(mind) if asks and earlier is not None else 0.0
@@ -93,11 +97,7 @@ class Recollection(Life):
         found = self._looked(text, user, seen) or found
       recalled, mind, own = found.notes, found.mind, found.own
       retold = found.reply if found.final else ''
-    if seen and self._model.instruct:  # it reads the picture itself
-      recalled = [*seen, *recalled]
-      retold = self._looking(mind, text, user, shown, recalled, turns)
-      own = bool(retold)
-    elif earlier is not None and not asks and self.chooses:
+    if earlier is not None and not asks and self.chooses:
       retold, mind = self._replies(text, {*earlier[-_NOT_AGAIN:]}), self.base_mind
     return Thought(self._prompt(text, user, recalled, turns), mind, recalled, retold, own)
 
@@ -130,7 +130,7 @@ class Recollection(Life):
     room, each = self._decode.cache_length - self._decode.max_tokens, vision.TOKENS + vision.AROUND
     safe = (e for e in shown if not addressed.flagged(e, self.life.agent))
     digests = [m.digest for e in safe for m in e.media][: room // 2 // each]
-    prompt = self._prompt(text, user, recalled, turns, len(digests) * each)
+    prompt = self._prompt(text, user, recalled, turns, len(digests) * each + vision.AFTER)
     if (prefix := eyes.before(prompt.prefix, digests)) is None:
       return ''
     how = {'max_tokens': self._decode.max_tokens, 'sampler': self.sampler, 'stop': prompt.stop}

@@ -7,8 +7,9 @@ standard input is read line by line, one message each, and the replies are lines
 from __future__ import annotations
 
 import datetime
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, BinaryIO, TextIO
 
 from rich.console import Console
@@ -22,7 +23,9 @@ from dreaming.types import Status, Trust
 
 HELP = """\
 /sleep            one night: dream of what was said, learn it, and serve it if it passes
-/memories [TEXT]  what comes to mind for TEXT, or the latest that was said
+/memories [from:NAME] [since:DAY] [until:DAY] [TEXT]
+                  what comes to mind for TEXT, or the latest that was said; a DAY is 2026-03-31,
+                  a NAME that has spaces stands in quotes
 /facts            what was told, and how well the weights hold it
 /dreams           what the last night dreamt, and what it rejected and why
 /review [WHAT]    what a night waits with (config.review); on, refuse, reject 3,4, answer 5 WORDS
@@ -42,6 +45,9 @@ LEFT_OUT = 'left out of dreams, and still in the diary: --mode=forget deletes'
 """What 'forget that' does, and what it does not."""
 
 _HISTORY = 'history'  # in the identity's directory
+_FILTER = re.compile(r'(?<!\S)(from|since|until):("[^"]*"|\S*)')  # of /memories
+_DAY = 86_400.0  # seconds
+_NAMED = 8  # of those who have spoken
 
 
 def run(agent: Agent, source: BinaryIO | None = None, out: TextIO | None = None) -> int:
@@ -184,8 +190,9 @@ class _Chat:
       outcome = self._agent.sleep(progress=progress)
     self._say(report.line(outcome))
 
-  def _memories(self, query: str) -> None:
-    found = self._agent.memories(query or None)
+  def _memories(self, rest: str) -> None:
+    query, filters = filtered(rest, self._agent.diary.columns().speakers)
+    found = self._agent.memories(query or None, **filters)
     for e in found:
       score = f'{e.scores.importance:4.1f}' if e.scores else '   -'
       night = f'night {e.night}' if e.night else 'not slept over'
@@ -195,13 +202,10 @@ class _Chat:
       if told := addressed.flagged(e, self._agent.life.agent):
         self._say(f"      tells the agent what to do, and is not the user's own: {_line(told)!r}")
     if not found:
-      self._say('nothing comes to mind' if query else 'nothing was said yet')
-    if self._agent.embedding:
-      self._say(
-        '(by words alone where the encoder has not been yet: {:,} of {:,} done)'.format(
-          *self._agent.embedding
-        )
-      )
+      self._say('nothing comes to mind' if rest else 'nothing was said yet')
+    if done := self._agent.embedding:
+      line = '(by words alone where the encoder has not been yet: {:,} of {:,} done)'
+      self._say(line.format(*done))
 
   def _facts(self, _: str) -> None:
     from dreaming.sleep import ledger  # a second of imports
@@ -350,6 +354,31 @@ class _Chat:
   def _complain(self, error: Exception) -> None:
     self._out.flush()
     print(printable(_line(str(error))), file=sys.stderr, flush=True)
+
+
+def filtered(rest: str, speakers: Collection[str]) -> tuple[str, dict[str, Any]]:
+  """The words after /memories, and its filters as `Agent.memories` takes them; days are in UTC.
+
+  Raises ValueError when one is no date, or a name (whatever its case) none of the speakers'.
+  """
+  filters: dict[str, Any] = {}
+  alike = {s.casefold(): s for s in speakers}
+  for key, value in _FILTER.findall(rest):
+    value = value.strip('"')
+    if key == 'from':
+      name = value if value in speakers else alike.get(value.casefold())
+      if name is None:
+        there = ', '.join([*speakers][:_NAMED]) or 'nobody'
+        raise ValueError(f'from:{_line(value, 40)}: no such name has spoken; who has: {there}')
+      filters['speaker'] = name
+      continue
+    try:
+      day = datetime.datetime.strptime(value, '%Y-%m-%d').replace(tzinfo=datetime.UTC)
+    except ValueError:
+      line = f'{key}:{_line(value, 40)}: it is no date; give one as {key}:2026-03-31'
+      raise ValueError(line) from None
+    filters[key] = day.timestamp() + (_DAY if key == 'until' else 0.0)  # that day is one of them
+  return ' '.join(_FILTER.sub('', rest).split()), filters
 
 
 def _file(rest: str, usage: str) -> tuple[str, str]:

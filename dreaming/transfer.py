@@ -27,6 +27,7 @@ MODES: Mapping[str, tuple[str, ...]] = {
 }
 """Mode -> the flags that are for it alone."""
 
+_STRIKES = 'found', 'secrets', 'contacts'  # of --mode=forget: what is struck out of all texts
 _SHOWN = 20  # lines of a report; its file has them all
 
 
@@ -44,11 +45,13 @@ def check(mode: str, flags: Mapping[str, str | None]) -> None:
   if needed and not flags.get(needed):
     raise ValueError(f'--mode={mode} needs --{needed}=...')
   do, ids = flags.get('do'), flags.get('ids')
-  known = ('diary', 'replay') if mode == 'forget' else ('archive', 'restore')
+  known = ('diary', 'replay', *_STRIKES) if mode == 'forget' else ('archive', 'restore')
   if mode != 'review' and do not in (None, *known):
     raise ValueError(f'--do={do} is unknown: take {" or ".join(known)}, or nothing for a list')
   given = [name for name in ('ids', 'person') if flags.get(name) is not None]
-  if mode == 'forget' and (len(given) > 1 or not given and do != 'replay'):
+  if mode == 'forget' and do in _STRIKES and given:
+    raise ValueError(f'--do={do} strikes secrets out of the whole diary: leave out --{given[0]}')
+  if mode == 'forget' and (len(given) > 1 or not given and do not in ('replay', *_STRIKES)):
     raise ValueError('--mode=forget needs --ids=1,2 or --person=NAME: one of them')
   if mode == 'trim' and ids is not None and do != 'restore':
     raise ValueError('--ids goes with --do=restore: config.memory.trim says what is archived')
@@ -180,8 +183,21 @@ def forget(
 ) -> int:
   """Lists what would be forgotten, forgets it ('diary'), or makes the weights anew, too ('replay').
 
-  1 when something holds it still: the receipt says what.
+  Or lists which experiences tell secrets ('found'), strikes these out ('secrets'), and addresses
+  and telephone numbers with them ('contacts'). 1 when something holds it still: the receipt says
+  what.
   """
+  if do == 'found':
+    for id, kinds in agent.secrets(contacts=True).items():
+      _say(console, f'{id:>6}  ' + ', '.join(f'{n} {kind}' for kind, n in kinds.items()))
+    _say(console, 'Nothing was changed: --do=secrets strikes passwords, keys, cards and accounts '
+         'out of the diary, --do=contacts mail addresses and telephone numbers, too.')  # fmt: skip
+    return 0
+  if do in ('secrets', 'contacts'):
+    receipt = agent.redact(contacts=do == 'contacts')
+    for line in receipt.lines():
+      _say(console, line)
+    return 0 if receipt.complete else 1
   if ids is not None:
     found = agent.diary.experiences(ids=_numbers(ids))
   else:

@@ -60,6 +60,12 @@ def agent(config, voice):
     yield a
 
 
+LIKES = (
+  'nuts rain tea music trains snow chess bread coffee opera mirrors bells soap cheese paint wool '
+  'bicycles shadows honey drums candles mud tunnels stamps velvet thunder maps onions lace moss'
+).split()  # so unlike each other that none stands for another
+
+
 def experience(id: int, content: str, time: float = 0.0) -> Experience:
   return Experience(id=id, time=time, kind='chat', speaker='Priya', content=content)
 
@@ -311,6 +317,41 @@ def test_rating_never_delays_a_reply_and_rates_once(agent, monkeypatch):
   assert all(1 <= s.importance <= 10 and 1 <= s.novelty <= 10 for s in scores)
   assert scores[0].rater.startswith(f'tiny-{agent.base.digest[:8]}/g0/')
   assert agent.rate() == 0
+
+
+def test_a_rating_that_is_ended_goes_on_where_it_was(agent):
+  for i in range(rating.AT_ONCE + 1):
+    agent.observe(f'I have {i} cats.', now=1000.0 + i)
+  left = [2]  # calls: the anchors, and one batch
+
+  def paced(decoder):
+    def logprobs(*args, **kwargs):
+      if not left[0]:
+        raise TimeoutError
+      left[0] -= 1
+      return decoder.logprobs(*args, **kwargs)
+
+    return types.SimpleNamespace(logprobs=logprobs, tokenizer=decoder.tokenizer)
+
+  with pytest.raises(TimeoutError):
+    agent.rate(paced=paced)
+  assert sum(e.scores is not None for e in agent.diary.experiences()) == rating.AT_ONCE
+  assert agent.rate() == 1
+
+
+def test_memories_are_so_many_and_of_those_that_are_asked_for(agent):
+  for i, liked in enumerate(LIKES):
+    how = {'user': 'Ana' if i % 3 else 'Ben', 'session': f's{i % 2}', 'now': 1000.0 + i}
+    agent.observe(f'The parrot likes {liked}.', **how)
+  assert agent._memory.recall_k < 12  # a search brings more than come to mind by themselves
+  assert [len(agent.memories('parrot', limit=n)) for n in (1, 12, 30)] == [1, 12, 30]
+  assert [e.time for e in agent.memories(limit=3)] == [1029.0, 1028.0, 1027.0]
+  for query in (None, 'parrot'):
+    found = agent.memories(
+      query, limit=30, speaker='Ben', session='s1', kind='chat', since=1003.0, until=1027.0
+    )
+    assert sorted(e.time - 1000 for e in found) == [3, 9, 15, 21]
+    assert agent.memories(query, speaker='Eve') == []
 
 
 def test_feedback_is_on_the_latest_or_on_any(agent, monkeypatch):

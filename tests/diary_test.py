@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from dreaming import types
-from dreaming.memory import schema, store
+from dreaming.memory import schema, store, tables
 from dreaming.memory.diary import Diary
 
 
@@ -460,7 +460,7 @@ def first_version(path):
   path.parent.mkdir(parents=True, exist_ok=True)
   db = apsw.Connection(str(path))
   db.execute('PRAGMA journal_mode = WAL')
-  db.execute(schema._FIRST)
+  db.execute(tables.FIRST)
   db.execute(f'PRAGMA application_id = {schema.APPLICATION_ID}')
   db.execute('PRAGMA user_version = 1')
   db.execute(
@@ -497,7 +497,7 @@ def test_an_earlier_version_is_brought_up_to_date_and_kept(path):
 def test_an_update_that_fails_changes_nothing(path, monkeypatch):
   first_version(path)
   with monkeypatch.context() as m:
-    m.setattr(schema, '_STEPS', (*schema._STEPS[:1], schema._SECOND + 'CREATE TABLE state (id);'))
+    m.setattr(schema, 'STEPS', (tables.FIRST, tables.SECOND + 'CREATE TABLE state (id);'))
     with pytest.raises(apsw.SQLError):
       Diary(path)
   assert version_of(path) == 1

@@ -30,6 +30,24 @@ class Sure:
     ]
 
 
+class Instructed(Sure):
+  """Takes token ids: those of characters, below 0 for control."""
+
+  start_of_turn, end_of_turn = -1, -2
+
+  def __init__(self, **numbers):
+    super().__init__(**numbers)
+    self.tokenizer, self.heads = self, set()
+
+  def encode(self, text):
+    return [ord(c) for c in text]
+
+  def logprobs(self, mind, prompts, continuations, *, prefix=''):
+    self.heads |= {''.join(chr(i) for i in head if i >= 0) for head in prefix}
+    texts = [''.join(chr(i) for i in p if i >= 0) for p in prompts]
+    return super().logprobs(mind, texts, continuations)
+
+
 def test_the_lexicon_knows_strength_and_not_direction():
   calm, glad, sad = map(emotion.words, ('The shop opens at ten.', 'I am happy.', 'I am sad.'))
   assert calm == 1.0 and 4 < glad < 10 and 4 < sad < 10
@@ -53,10 +71,20 @@ def test_a_silent_lexicon_says_nothing():
   assert emotion.rate(reader, MIND, [], on=SAME) == []
 
 
-def test_its_own_anchors_set_the_scale():
-  reader = Sure(middle=4)
-  assert emotion.scale(reader, MIND) == score.Scale(low=3.0, high=5.0)
-  assert emotion.model(reader, MIND, ['middle']) == [pytest.approx(5.0)]
+@pytest.mark.parametrize('instruct', [False, True])
+def test_its_own_anchors_set_the_scale(instruct):
+  reader = (Instructed if instruct else Sure)(middle=4)
+  assert emotion.scale(reader, MIND, instruct=instruct) == score.Scale(low=3.0, high=5.0)
+  assert emotion.model(reader, MIND, ['middle'], instruct=instruct) == [pytest.approx(5.0)]
+
+
+def test_an_instructed_model_is_asked_for_the_feeling():
+  reader = Instructed(The_phones_are_off=9)
+  rated = emotion.rate(reader, MIND, ['The phones are off'], on=SAME, instruct=True)
+  assert rated == [pytest.approx(9.0)]
+  assert reader.heads == {f'user\n{emotion.EMOTION_INSTRUCTION}'}
+  assert emotion.rater_name() == 'emotion-5e6488bb'  # else every diary with it is rated again
+  assert emotion.rater_name(instruct=True) != emotion.rater_name()
 
 
 def test_the_examples_are_in_the_form_that_is_asked():

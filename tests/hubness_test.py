@@ -16,7 +16,7 @@ def unit(rng, n, d=8):
 
 
 def defined(vectors, rows, k=5):
-  cosines = np.maximum(vectors @ vectors.T, 0.0)
+  cosines = np.clip(vectors @ vectors.T, 0.0, 0.7)
   np.fill_diagonal(cosines, 0.0)
   return np.sort(cosines, axis=1)[rows, -k:].sum(axis=1) / k
 
@@ -25,10 +25,14 @@ def defined(vectors, rows, k=5):
 def test_it_is_the_mean_of_the_five_nearest(n):
   vectors, rows = unit(np.random.default_rng(n), n), np.arange(n)[::-2]
   got = Hubness().of(np.arange(1, n + 1), vectors, rows)
-  want = defined(vectors, rows) if n > 5 else np.sort(
-    np.pad(np.maximum(vectors @ vectors.T, 0) * (1 - np.eye(n)), ((0, 0), (0, 5))), axis=1
-  )[rows, -5:].mean(axis=1)  # fmt: skip
-  np.testing.assert_allclose(got, want, atol=1e-6)
+  np.testing.assert_allclose(got, defined(vectors, rows), atol=1e-6)
+
+
+def test_what_is_told_over_and_over_loses_little():
+  vectors = unit(np.random.default_rng(3), 40, 32)
+  again = np.concatenate([vectors, np.repeat(vectors[:1], 6, axis=0)])
+  once, often = (Hubness().of(np.arange(len(v)), v, np.array([0]))[0] for v in (vectors, again))
+  assert once < often <= 0.7
 
 
 def test_what_is_added_counts_for_what_was_known(monkeypatch):
@@ -48,12 +52,12 @@ def test_what_is_added_counts_for_what_was_known(monkeypatch):
 def test_of_many_a_sample_stands_for_all(monkeypatch):
   monkeypatch.setattr(hubness, '_SAMPLE', 200)
   rng = np.random.default_rng(1)
-  vectors = unit(rng, 1000)
-  vectors[500:] = unit(rng, 1)[0] + 0.05 * vectors[500:]  # half say the same
+  vectors = unit(rng, 1000, 32)
+  vectors[500:] = unit(rng, 1, 32)[0] + 0.8 * vectors[500:]  # half are alike
   vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
   for step in (1, 2, 8):  # whatever the ids have in common
     got = Hubness().of(step * np.arange(1000), vectors, np.arange(1000))
-    assert got[500:].min() > 0.95 > got[:500].max() > 0
+    assert np.median(got[500:]) > 0.65 > np.median(got[:500]) > 0.3
 
 
 def test_an_index_tells_it_by_id():

@@ -260,6 +260,18 @@ def test_a_card_is_a_description_of_somebody(diary, tmp_path):
   assert bring(diary, tmp_path / 'rex.json', now=NOW + 9).added == 0
 
 
+@pytest.mark.parametrize('card, author', [(V1, 'a character card'), (V2, 'Mo'), (V3, 'Mo')])
+def test_a_card_of_each_version_as_json(diary, tmp_path, card, author):
+  bring(diary, put(tmp_path / 'rex.json', json.dumps(card)))
+  book = [(author, 'The sword of Rex is blue.', '')] if 'data' in card else []
+  assert told(diary) == [
+    (author, 'Rex is a knight.', ''),
+    (author, 'Brave', ''),
+    ('Rex', 'Hail, Ana!', ''),
+    *book,
+  ]
+
+
 @pytest.mark.parametrize(
   'chunks',
   [
@@ -318,6 +330,84 @@ def test_a_bad_line_is_told_with_its_place_and_the_others_come_in(diary, tmp_pat
   assert (report.added, report.damaged) == (2, 1)
   assert heard[0].place == 'line 2' and why in heard[0].why
   assert heard == list(report.lines)
+
+
+def test_kinds_that_an_export_has_come_back_and_others_do_not(diary, tmp_path):
+  kinds = [None, '', 'chat', 'observation', 'reflection', 'summary', 'Reflection', 5]
+  lines = [
+    {'time': T + i, 'content': f'{i}'} | ({} if k is None else {'kind': k})
+    for i, k in enumerate(kinds)
+  ]
+  report = bring(diary, put(tmp_path / 'a.jsonl', '\n'.join(map(json.dumps, lines))))
+  found = [e.kind for e in diary.experiences()]
+  assert found == ['chat', 'chat', 'chat', 'observation', 'reflection']
+  assert {e.trust for e in diary.experiences()} == {types.Trust.IMPORTED}
+  assert (report.added, report.damaged) == (5, 3)
+
+
+# ---- Where it came from, and its language ----
+
+
+def sources(diary):
+  found = [e.metadata['source'] for e in diary.experiences()]
+  assert found and all(x == found[0] for x in found)
+  return found[0]
+
+
+LINE = '{"time": 1, "content": "x"}'
+
+
+@pytest.mark.parametrize(
+  'name, content, format',
+  [
+    ('conversations.json', json.dumps([talk('c', 'Hello', 'Hi', 'And', 'Bye')]), 'chatgpt'),
+    ('chat.jsonl', tavern(mes('Welcome.'), mes('Hi', True), mes('Hello')), 'sillytavern'),
+    ('rex.json', json.dumps(V1), 'card'),
+    ('rex.json', json.dumps(V3), 'card'),
+    ('rex.png', picture(chunk(b'tEXt', b'chara\0' + coded(V2))), 'card'),
+    ('own.jsonl', LINE, 'jsonl'),
+  ],
+)
+def test_every_format_keeps_where_it_came_from(diary, tmp_path, name, content, format):
+  bring(diary, put(tmp_path / name, content))
+  assert sources(diary) == {'format': format, 'file': name}
+
+
+def test_of_an_archive_the_entry_is_kept_too(diary, tmp_path):
+  with zipfile.ZipFile(tmp_path / 'all.zip', 'w') as z:
+    for name, content in (('a/rex.png', picture(chunk(b'tEXt', b'chara\0' + coded(V1)))),
+                          ('b.jsonl', LINE)):  # fmt: skip
+      z.writestr(name, content)
+  bring(diary, tmp_path / 'all.zip')
+  found = {tuple(e.metadata['source'].values()) for e in diary.experiences()}
+  assert found == {('card', 'all.zip', 'a/rex.png'), ('jsonl', 'all.zip', 'b.jsonl')}
+
+
+def test_what_a_file_says_of_its_source_does_not_hide_it(diary, tmp_path):
+  for said in ('a poster', None, {'format': 'chatgpt', 'file': 'mine.zip'}):
+    claims = {'time': T, 'content': f'{said}', 'metadata': {'source': said, 'mood': 'calm'}}
+    bring(diary, put(tmp_path / 'a.jsonl', json.dumps(claims)))
+    e = diary.experiences()[-1]
+    own = {'format': 'jsonl', 'file': 'a.jsonl', 'said': said}
+    assert e.metadata == {'source': own, 'mood': 'calm'}
+
+
+def test_a_file_name_that_is_no_unicode(diary, tmp_path):
+  path = tmp_path / os.fsdecode(b'caf\xe9.jsonl')
+  assert bring(diary, put(path, LINE)).added == 1
+  assert sources(diary) == {'format': 'jsonl', 'file': 'caf?.jsonl'}
+
+
+def test_the_language_of_what_was_said_is_told_where_the_file_does_not(diary, tmp_path):
+  german = 'Mein Papagei heißt Kiwi und redet viel.'
+  lines = [
+    {'time': 1, 'content': german, 'response': 'What a fine name for a parrot that is.'},
+    {'time': 2, 'content': german, 'metadata': {'language': 'gsw'}},
+    {'time': 3, 'content': german, 'metadata': {'language': ''}},
+    {'time': 4, 'content': 'ok'},
+  ]
+  bring(diary, put(tmp_path / 'a.jsonl', '\n'.join(map(json.dumps, lines))))
+  assert [e.metadata.get('language') for e in diary.experiences()] == ['de', 'gsw', '', None]
 
 
 # ---- Trust ----
@@ -593,51 +683,6 @@ def test_a_kill_in_the_middle_loses_nothing_and_a_rerun_goes_on(tmp_path):
     report = bring(diary, path)
     assert (report.added, report.known) == (30, 20)
     assert len(set(told(diary))) == len(told(diary)) == 50
-
-
-# ---- Export ----
-
-
-@pytest.fixture
-def full(diary):
-  diary.append(
-    time=T + 1, speaker='Ana', content='Grüße "x"\n2', response='Ja', kind='observation',
-    session='s', metadata={'a': [1, None, 'é']},
-    media=(types.Media(kind='image', digest='ab' * 32, description='a bird'),),
-    scores=types.Scores(importance=7.5, novelty=2.0, rater='r/g0'), trust=types.Trust.APPROVED,
-  )  # fmt: skip
-  diary.append(time=T, speaker='Bo', content='Earlier')
-  return diary
-
-
-def test_an_export_reads_back_as_the_same_experiences(full, tmp_path):
-  path = tmp_path / 'sub' / 'out.jsonl'
-  assert export.jsonl(full, path) == 2
-  assert [p.name for p in path.parent.iterdir()] == ['out.jsonl']
-  with Diary(tmp_path / 'other.sqlite') as other:
-    assert bring(other, path).added == 2
-    for a, b in zip(full.experiences(), other.experiences(), strict=True):
-      assert b == dataclasses.replace(a, id=b.id, trust=types.Trust.IMPORTED)
-  before = path.read_bytes()
-  with pytest.raises(ValueError, match='exists'):
-    export.jsonl(full, path)
-  assert path.read_bytes() == before
-
-
-def test_a_data_set_is_read_back_by_tfds(full, tmp_path):
-  tfds = pytest.importorskip('tensorflow_datasets')
-  done = []
-  assert export.array_record(full, tmp_path / 'set', lambda *x: done.append(x)) == 2
-  assert done == [(2, 2)]
-  rows = tfds.builder_from_directory(str(tmp_path / 'set')).as_data_source('train')
-  assert [r['time_us'] for r in rows] == [T * 1e6, T * 1e6 + 1e6]
-  assert rows[1]['content'].decode() == 'Grüße "x"\n2'
-  assert rows[1]['scores']['importance'] == 7.5 and rows[1]['trust'] == types.Trust.APPROVED
-  assert json.loads(rows[1]['metadata']) == {'a': [1, None, 'é']}
-  assert rows[1]['media']['digest'] == [b'ab' * 32]
-  assert {p.name for p in tmp_path.iterdir()} == {'set', 'life'}
-  with pytest.raises(ValueError, match='exists'):
-    export.array_record(full, tmp_path / 'set')
 
 
 # ---- The command line ----

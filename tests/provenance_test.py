@@ -7,6 +7,7 @@ import hypothesis.strategies as st
 import pytest
 
 from dreaming import types
+from dreaming.memory import trim
 from dreaming.memory.diary import Diary
 from dreaming.sleep import lineage, provenance
 from dreaming.sleep.select import SelectConfig, chosen, select
@@ -55,6 +56,48 @@ def test_a_dream_has_the_least_trust_of_its_lineage_and_nothing_below_the_limit_
   taken = {e.id for e in select(diary, diary.embeddings('e'), config, 1e9)} & set(ids)
   assert taken == {i for i in ids if of[i] >= least}
   assert {e.id for e in chosen(diary, ids, config)} == taken  # also where it was withdrawn since
+
+
+WEEK = 604_800.0
+SAID = st.lists(  # whose words, in which week, learned in which of two nights, and their trust
+  st.tuples(st.sampled_from('AB'), st.integers(0, 1), st.integers(0, 1), st.sampled_from(Trust)),
+  min_size=1,
+  max_size=8,
+)
+
+
+@hypothesis.settings(
+  max_examples=30, deadline=None, suppress_health_check=list(hypothesis.HealthCheck)
+)
+@hypothesis.given(said=SAID, least=st.sampled_from(Trust), data=st.data())
+def test_a_summary_has_the_least_trust_of_what_it_stands_for(diary, said, least, data):
+  with diary.transaction():
+    ids = [
+      diary.append(time=week * WEEK + i, speaker=who, content=f'x {i}', trust=t).id
+      for i, (who, week, _, t) in enumerate(said)
+    ]
+    diary.approve(data.draw(st.sets(st.sampled_from(ids))))  # it is the trust of now that counts
+    for number in (0, 1):
+      learn(diary, [id for id, (_, _, night, _) in zip(ids, said, strict=True) if night == number])
+    done = trim.trim(diary, diary.experiences(ids=ids), trim.TrimConfig())
+  assert sorted(done.archived) == ids
+  stood = [diary.summarised(id) for id in done.summaries]
+  assert sorted(sum(stood, [])) == ids
+  for id, some in zip(done.summaries, stood, strict=True):
+    assert diary.experience(id).trust == min(e.trust for e in diary.experiences(ids=some))
+  config = SelectConfig(trust=least.name.lower(), top_k=10_000)
+  taken = {e.id for e in select(diary, diary.embeddings('e'), config, 1e9)}
+  assert not taken & {*ids, *done.summaries}  # no night learns them again, nor what stands for them
+
+
+def learn(diary, ids):
+  night = diary.begin_night({})
+  manifest = types.Manifest(
+    number=max((g.number for g in diary.generations()), default=0) + 1,
+    parent=diary.active() or None, night=night, created=1.0, base='b', sources=tuple(ids), seed=0,
+    files={}, lora={}, scores={}, config={},
+  )  # fmt: skip
+  diary.promote(manifest, ids, night)
 
 
 def test_of_a_night_is_told_what_trained_and_who_let_it(tmp_path):

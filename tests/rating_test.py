@@ -33,6 +33,27 @@ class Length:
     ]
 
 
+class Instructed(Length):
+  """A Length that takes the chat template; its tokens are characters, below 0 for control."""
+
+  start_of_turn, end_of_turn = -1, -2
+
+  def __init__(self):
+    super().__init__()
+    self.tokenizer, self.read = self, []
+
+  def encode(self, text):
+    return [ord(c) for c in text]
+
+  def decode(self, ids):
+    return ''.join(chr(i) if i >= 0 else f'<{-i}>' for i in ids)
+
+  def logprobs(self, mind, prompts, continuations, *, prefix=''):
+    texts = [self.decode((*head, *p)) for head, p in zip(prefix, prompts, strict=True)]
+    self.read += texts[::10]
+    return super().logprobs(mind, texts, continuations)
+
+
 @pytest.fixture
 def diary(tmp_path):
   with Diary(tmp_path / 'diary.sqlite') as diary:
@@ -108,6 +129,57 @@ def test_emotion_is_rated_where_it_counts(diary):
   assert 1 <= train.emotion <= 10 and 1 <= happy.emotion <= 10
   assert happy.rater == f'{rating.rater_name("m")}/{emotion.rater_name()}'
   assert rate(diary, emotional=True) == 0
+
+
+def test_an_instructed_rater_has_another_name_and_rates_again(diary):
+  live(diary, 'I am so happy!', 'The train leaves.')
+  assert rate(diary, emotional=True) == 2
+  before, rater = scores(diary), Instructed()
+  assert rate(diary, rater, emotional=True, instruct=True) == 2
+  name = rating.rater_name('m', emotional=True, instruct=True)
+  assert {s.rater for s in scores(diary)} == {name} and name != before[0].rater
+  assert name == f'{score.rater_name("m", instruct=True)}/{emotion.rater_name(instruct=True)}'
+  assert all(1 <= s.importance <= 10 and 1 <= s.emotion <= 10 for s in scores(diary))
+  for instruction in (score.RATING_INSTRUCTION, emotion.EMOTION_INSTRUCTION):
+    asked = f'<1>user\n{instruction}Your friend said: "I am so happy!"\nRating:<2>\n<1>model\n'
+    assert rater.read.count(asked) == 1
+  assert rate(diary, rater, emotional=True, instruct=True) == 0
+  assert rate(diary, emotional=True) == 2
+
+
+def test_an_agent_rates_in_the_form_of_its_model(tmp_path, tmp_path_factory, monkeypatch):
+  from configs import tiny
+  from dreaming.agent import Agent
+
+  config = tiny.get_config()
+  config.workdir = str(tmp_path / 'life')
+  config.cache = str(tmp_path_factory.getbasetemp() / 'cache')
+  config.model.instruct = True
+  with Agent(config) as agent:
+    asked, logprobs = [], agent.decoder.logprobs
+
+    def reads(mind, prompts, continuations, **fields):
+      heads = fields['prefix']
+      asked.extend((*head, *p) for head, p in zip(heads, prompts, strict=True))
+      return logprobs(mind, prompts, continuations, **fields)
+
+    monkeypatch.setattr(agent.decoder, 'logprobs', reads)
+    agent.observe('I have a parrot. My PIN is 4921.', now=1000.0)
+    assert agent.rate() == 1
+    [scored] = scores(agent.diary)
+    model, tokenizer = f'tiny-{agent.base.digest[:8]}', agent.base.tokenizer
+    assert scored.rater == rating.rater_name(model, instruct=True)
+    assert 1 <= scored.importance <= 10
+    start, end = tokenizer.start_of_turn, tokenizer.end_of_turn
+    assert all(row[0] == start and (row.count(start), row.count(end)) == (2, 1) for row in asked)
+    text = tokenizer.decode(asked[-1])
+    assert 'I have a parrot. My PIN is ***.' in text
+    assert not any('4921' in tokenizer.decode(row) for row in asked)
+    assert agent.rate() == 0
+    monkeypatch.setattr(agent, '_model', dataclasses.replace(agent._model, instruct=False))
+    monkeypatch.setattr(agent.decoder, 'logprobs', logprobs)
+    assert agent.rate() == 1
+    assert scores(agent.diary)[0].rater == rating.rater_name(model)
 
 
 def test_feedback_keeps_the_other_parts_and_may_come_before_them(diary):
@@ -186,3 +258,7 @@ def test_a_secret_is_not_read_by_the_rater(diary):
   ]
   assert rate(diary, rater, model='n', contacts=True) == 3
   assert rater.rated[-1] == 'Write to ***.'
+  instructed = Instructed()
+  assert rate(diary, instructed, instruct=True, contacts=True) == 3
+  read = '\n'.join(instructed.read)
+  assert read.count('***') == 3 and '4921' not in read and 'ana@' not in read

@@ -131,3 +131,37 @@ def test_however_long_the_life_few_are_looked_at(world):
     for i in range(1500):
       world.say(f'The parrot of day {i} sings to Ilka.', at=i * 60.0)
   assert len(world.parts('Which parrot sings to Ilka today?')) < 450
+
+
+def test_what_is_near_to_everything_comes_after_what_is_not(world):
+  for i, name in enumerate(['Ivo', 'Zoe', 'Lars', 'Ada', 'Bea', 'Uma', 'Kim']):
+    world.say(f'{name} asked how you are, and sends regards.', at=i * DAY)
+  told = world.say('Ilka asked me for the ladder.', at=20 * DAY)
+  hub = world.say('Ilka asked how you are, and sends love.', at=21 * DAY)
+  parts = world.parts('What did Ilka ask how to get?')
+  assert parts[hub].hubness > parts[told].hubness + 0.1
+  plain = world.recall('What did Ilka ask how to get?', hubness=0.0, recall_k=9)
+  less = world.recall('What did Ilka ask how to get?', hubness=1.0, recall_k=9)
+  assert plain.index(hub) < plain.index(told) and less.index(told) < less.index(hub)
+
+
+def test_a_memory_without_a_vector_is_as_near_to_others_as_they_are(world):
+  world.say('I have a parrot.')
+  world.say('I have a parrot and a cat.')
+  built = index.build(world.diary, EMBEDDER)
+  late = world.say('I have a parrot, Ana.')
+  found = relevance.find(world.diary, built, EMBEDDER, 'a parrot', START + DAY)
+  hubness = dict(zip(found.ids.tolist(), found.hubness.tolist(), strict=True))
+  assert hubness[late] == pytest.approx(np.mean([v for i, v in hubness.items() if i != late]))
+
+
+def test_names_are_a_third_of_what_a_query_means():
+  asked = []
+
+  def embedder(texts):
+    asked.extend(texts)
+    return np.eye(2, dtype=np.float32)[[len(asked) - 1]]
+
+  meaning = relevance._meaning(embedder, {'Ilka'}, 'Where is Ilka?')
+  assert asked == ['Where is someone?', 'Where is Ilka?']
+  np.testing.assert_allclose(meaning, [2 / 3, 1 / 3], rtol=1e-6)

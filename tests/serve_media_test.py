@@ -92,6 +92,7 @@ def test_what_a_picture_shows_is_told_and_kept_as_others_words(live):
   beside = live.agent.diary.experience(id)
   assert (beside.kind, beside.trust) == ('observation', Trust.THIRD_PARTY)
   assert beside.content == 'Look at this.' and beside.media == (Media(**seen),)
+  assert beside.session == logged.session
   assert beside.metadata['media'][0]['lines']
   answer = live.http.get(f'/api/media/{seen["digest"]}')
   assert answer.content == sign() and answer.headers['content-type'] == 'image/png'

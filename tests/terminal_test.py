@@ -134,6 +134,40 @@ def test_memories_come_with_score_and_night(agent):
   assert talk(agent, '/memories quantum chromodynamics')[1] == 'nothing comes to mind\n'
 
 
+def test_memories_are_of_somebody_and_of_some_days(agent):
+  told = [('Priya', 'My parrot is Biscuit.'), ('Ana Lee', 'Parrots eat nuts.'),
+          ('Priya', 'The parrot bit me.')]  # fmt: skip
+  for day, (speaker, content) in enumerate(told, 1):
+    agent.observe(content, user=speaker, now=86_400.0 * day + 3600)
+
+  def said(command):
+    lines = talk(agent, command)[1].splitlines()
+    return [line.partition('over  ')[2].partition(': ')[2] for line in lines]
+
+  assert said('/memories from:priya') == ['The parrot bit me.', 'My parrot is Biscuit.']
+  assert said('/memories from:"Ana Lee" parrot') == ['Parrots eat nuts.']
+  assert said('/memories since:1970-01-03 until:1970-01-03') == ['Parrots eat nuts.']
+  assert set(said('/memories parrot since:1970-01-03')) == {
+    'Parrots eat nuts.', 'The parrot bit me.'}  # fmt: skip
+  assert talk(agent, '/memories until:1970-01-01')[1] == 'nothing comes to mind\n'
+
+
+@pytest.mark.parametrize(
+  ('line', 'why'),
+  [
+    ('since:1970-13-01', 'since:1970-13-01: it is no date; give one as since:2026-03-31'),
+    ('until:yesterday parrot', 'until:yesterday: it is no date'),
+    ('since:', 'since:: it is no date'),
+    ('from:Eve', 'from:Eve: no such name has spoken; who has: Priya'),
+  ],
+)
+def test_a_wrong_filter_is_one_line(agent, line, why, capsys):
+  agent.observe('My parrot is Biscuit.', now=86_400.0)
+  code, out = talk(agent, f'/memories {line}')
+  (error,) = capsys.readouterr().err.splitlines()
+  assert (code, out) == (2, '') and why in error
+
+
 def test_dreams_show_what_was_rejected_and_why(agent):
   assert talk(agent, '/dreams')[1] == 'no dreams yet\n'
   e = agent.observe('My parrot is Biscuit.')

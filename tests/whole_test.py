@@ -12,7 +12,7 @@ import hypothesis.strategies as st
 import pytest
 
 from dreaming import types
-from dreaming.memory import log, rescue, schema, whole
+from dreaming.memory import log, rescue, schema, tables, whole
 from dreaming.memory.diary import Diary
 
 PAGE = 4096
@@ -421,8 +421,8 @@ def test_an_earlier_version_gets_its_checksums_and_digests(tmp_path):
   path = tmp_path / 'diary.sqlite'
   db = apsw.Connection(str(path), vfs='unix')
   db.execute('PRAGMA journal_mode = WAL')
-  db.execute(schema._FIRST)
-  db.execute(schema._SECOND)
+  db.execute(tables.FIRST)
+  db.execute(tables.SECOND)
   db.execute(f'PRAGMA application_id = {schema.APPLICATION_ID}')
   db.execute('PRAGMA user_version = 2')
   for i in range(50):

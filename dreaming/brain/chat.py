@@ -184,7 +184,8 @@ def notes(memories: Sequence[Experience]) -> str:
     words = ' '.join(' '.join([e.content, *seen]).replace('"', "'").split())
     words = words if len(words) <= NOTE_CHARS else words[:NOTE_CHARS] + '...'
     date = datetime.datetime.fromtimestamp(e.time, datetime.UTC)
-    line = RECOLLECTION if e.kind == 'reflection' else _NOTES.get(e.trust, NOTE)
+    own = e.kind == 'reflection' and e.trust >= Trust.USER  # an imported one is anybody's
+    line = RECOLLECTION if own else _NOTES.get(e.trust, NOTE)
     lines.append(line.format(date=date, speaker=e.speaker, words=words))
   return ''.join(lines)
 

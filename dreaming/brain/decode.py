@@ -118,10 +118,10 @@ class Decoder(Counting):
   def logprobs(
     self,
     mind: Mind,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     continuations: Sequence[str],
     *,
-    prefix: str | Sequence[str] = '',
+    prefix: str | Sequence[Prompt] = '',
     shortlist: np.ndarray | None = None,
   ) -> list[np.ndarray]:
     """Log-probability of each token of each continuation after its prompt, in nats.
@@ -131,7 +131,7 @@ class Decoder(Counting):
     among those tokens only: good for comparing texts, at a fraction of the cost.
     """
     contexts = [prefix] * len(prompts) if isinstance(prefix, str) else prefix
-    encode = functools.cache(self.tokenizer.encode)  # what is shared comes once for each prompt
+    encode = functools.cache(self._ids)  # what is shared comes once for each prompt
     asked = [
       self._asked(c, p, encode(tail), encode)
       for c, p, tail in zip(contexts, prompts, continuations, strict=True)
@@ -145,7 +145,7 @@ class Decoder(Counting):
 
     One pass for a prompt, however many options: good for labels whose first tokens differ.
     """
-    encode = functools.cache(self.tokenizer.encode)
+    encode = functools.cache(self._ids)
     asked = [self._asked(prefix, p, encode(o)[:1], encode) for p in prompts for o in options]
     return np.reshape(self._score(mind.params, asked), (len(prompts), len(options)))
 
@@ -169,7 +169,7 @@ class Decoder(Counting):
       order = order[fit:]
     return groups
 
-  def _asked(self, prefix: str, prompt: str, tail: Sequence[int], encode) -> Asked:
+  def _asked(self, prefix: Prompt, prompt: Prompt, tail: Sequence[int], encode) -> Asked:
     context = tuple(encode(prefix, bos=True)) if prefix else ()
     asked = Asked(context, tuple(encode(prompt, bos=not prefix)), tuple(tail))
     if not asked.prompt:
@@ -184,9 +184,9 @@ class Decoder(Counting):
         'shorten the message or raise it'
       )
 
-  def _encode(self, prompt: Prompt, state: _Prefix) -> list[int]:
+  def _ids(self, prompt: Prompt, bos: bool = False) -> list[int]:
     ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-    return ids if state.length else [self.tokenizer.bos, *ids]
+    return [self.tokenizer.bos, *ids] if bos else ids
 
   def _prefix(self, mind: Mind, prefix: Prefix) -> _Prefix:
     empty = kv_cache.init_cache(self.arch, 1, self.cache_length)
@@ -201,6 +201,8 @@ class Decoder(Counting):
       seen = prefix.laid(tokens.shape[1], 1) if isinstance(prefix, Seen) else None
       cache, _ = self._prefill(mind.params, empty, tokens, positions, seen, batch=batch)
       found = _Prefix(params=mind.params, cache=cache, length=len(ids))
+      if isinstance(prefix, Seen):  # nobody else asks with these pictures
+        return found
       self._prefixes[key] = found
       while len(self._prefixes) > _PREFIXES:
         self._prefixes.popitem(last=False)
@@ -260,7 +262,7 @@ class Decoder(Counting):
     A row's number decides its noise, so that no text depends on what shares its batch.
     """
     state = self._prefix(mind, prefix)
-    rows = [self._encode(p, state) for p in prompts]
+    rows = [self._ids(p, bos=not state.length) for p in prompts]
     if not all(rows):
       raise ValueError('an empty prompt: there is nothing to continue')
     tokens, positions, batch = self._pad(rows, state.length)

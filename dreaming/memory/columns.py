@@ -15,7 +15,7 @@ import numpy as np
 
 from dreaming.memory.store import Store
 
-_GAP = 3600.0  # seconds between turns, from which they are of different conversations
+GAP = 3600.0  # seconds between turns, from which they are of different conversations
 _TEXTS = 100_000  # texts that are kept, however long the life is
 _LONG = 4_000  # characters: longer texts are not kept
 _ROOM = 1024
@@ -71,7 +71,7 @@ class Table:
     return self._of_hour(rows, self.next[rows])
 
   def _of_hour(self, rows: np.ndarray, turns: np.ndarray) -> np.ndarray:
-    near = np.abs(self.time[turns] - self.time[rows]) <= _GAP
+    near = np.abs(self.time[turns] - self.time[rows]) <= GAP
     return np.where(near & (turns >= 0), turns, -1)
 
   def extend(self, found: Sequence[tuple[int, float, str, str, str]]) -> None:

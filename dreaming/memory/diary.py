@@ -23,6 +23,7 @@ from dreaming.memory import whole
 from dreaming.memory.archive import SUMMARY
 from dreaming.memory.browse import Browse
 from dreaming.memory.lived import Lived
+from dreaming.memory.redact import Rewriting
 from dreaming.memory.store import dump
 from dreaming.memory.words import Words
 
@@ -33,7 +34,7 @@ _IN_ARCHIVE = {
 }
 
 
-class Diary(Words, Browse, Lived):
+class Diary(Words, Browse, Lived, Rewriting):
   """Experiences, scores, embeddings, dreams, nights and generations of one identity.
 
   Args:

@@ -34,6 +34,13 @@ fact is 1, a mood is 4, a joy or a worry is 7, despair or bliss is 10.
 "My little girl sang on the stage, and I was so proud." -> 8
 "All right, see you." -> 1
 """
+EMOTION_INSTRUCTION = """\
+You read what a friend has just said. On a scale of 1 to 10, how strong is the feeling in it, good \
+or bad? 1 is a plain fact, 4 a mood, 7 a joy or a worry, 10 despair or bliss. Do not reply to your \
+friend: answer with the number alone.
+
+"""
+"""For -it checkpoints, as score.RATING_INSTRUCTION."""
 ANCHORS_CALM = ('The train leaves at noon.', 'I wear size 40.', 'Ok.')
 ANCHORS_MOVED = (
   'I cannot stop crying since they told me.',
@@ -67,9 +74,11 @@ def words(text: str) -> float:
   )
 
 
-def scale(decoder: score.Rater, mind: types.Mind) -> score.Scale:
+def scale(decoder: score.Rater, mind: types.Mind, *, instruct: bool = False) -> score.Scale:
   """The model's scale of feelings; keep it, as score.scale."""
-  return score.scale(decoder, mind, prompt=EMOTION_PROMPT, low=ANCHORS_CALM, high=ANCHORS_MOVED)
+  return score.scale(
+    decoder, mind, prompt=_prompt(instruct), low=ANCHORS_CALM, high=ANCHORS_MOVED, instruct=instruct
+  )
 
 
 def model(
@@ -78,12 +87,14 @@ def model(
   texts: Sequence[str],
   *,
   on: score.Scale | None = None,
+  instruct: bool = False,
 ) -> list[float]:
   """What the model says: 1 to 10, as score.importance rates."""
   if not texts:
     return []
-  on = on or scale(decoder, mind)
-  return [on(r) for r in score.raw_ratings(decoder, mind, texts, prompt=EMOTION_PROMPT)]
+  on = on or scale(decoder, mind, instruct=instruct)
+  raw = score.raw_ratings(decoder, mind, texts, prompt=_prompt(instruct), instruct=instruct)
+  return [on(r) for r in raw]
 
 
 def rate(
@@ -92,14 +103,20 @@ def rate(
   texts: Sequence[str],
   *,
   on: score.Scale | None = None,
+  instruct: bool = False,
 ) -> list[float]:
-  """The emotion of each text, 1 to 10."""
+  """The emotion of each text, 1 to 10; `instruct` as for score.importance."""
   by_words = [words(t) for t in texts]  # first: where its package is missing, nothing is rated
-  by_model = model(decoder, mind, texts, on=on)
+  by_model = model(decoder, mind, texts, on=on, instruct=instruct)
   return [(w + m) / 2 if w > 1 else m for w, m in zip(by_words, by_model, strict=True)]
 
 
-def rater_name() -> str:
+def rater_name(*, instruct: bool = False) -> str:
   """What of a rater's name tells how emotion was rated."""
-  prompt = (EMOTION_PROMPT, score.RATING_LINE, ANCHORS_CALM, ANCHORS_MOVED, score.ANCHOR_RATINGS)
+  line = score.INSTRUCTED_LINE if instruct else score.RATING_LINE
+  prompt = (_prompt(instruct), line, ANCHORS_CALM, ANCHORS_MOVED, score.ANCHOR_RATINGS)
   return f'emotion-{score.digest(prompt)}'
+
+
+def _prompt(instruct: bool) -> str:
+  return EMOTION_INSTRUCTION if instruct else EMOTION_PROMPT

@@ -12,7 +12,9 @@ import threading
 import numpy as np
 
 _NEAREST = 5
+_MOST = 0.7  # a cosine counts no more: else what is told or asked often would lose much by it
 _SAMPLE = 1024  # rows that stand for all
+_FEW = 10_000  # rows whose neighbours are kept up to date; of more they are found anew when asked
 
 
 class Hubness:
@@ -31,7 +33,7 @@ class Hubness:
     self._top_NxK = np.zeros((0, _NEAREST), np.float32)
 
   def of(self, ids: np.ndarray, vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Mean cosine of some rows with their nearest others, Float['R']; one that is missing counts 0.
+    """Mean cosine of some rows with their nearest others, Float['R'], each 0 to 0.7; 0 for none.
 
     Args:
       ids: Int['N'] of all rows; the earlier ones as before.
@@ -47,13 +49,14 @@ class Hubness:
 
   def _grow(self, ids: np.ndarray, vectors: np.ndarray) -> None:
     count = len(ids)
-    if count == self._seen:
+    if count <= self._seen:  # less is what another thread began to ask of earlier
       return
-    more = count - self._seen
     new = self._seen + np.flatnonzero(_mixed(ids[self._seen :]) % self._part == 0)
     self._sample, self._seen = np.concatenate([self._sample, new]), count
-    self._known = np.pad(self._known, (0, more))
-    self._top_NxK = np.pad(self._top_NxK, ((0, more), (0, 0)))
+    if count > len(self._known):  # double, so that N additions copy O(N) rows
+      more = max(count, 2 * len(self._known)) - len(self._known)
+      self._known = np.pad(self._known, (0, more))
+      self._top_NxK = np.pad(self._top_NxK, ((0, more), (0, 0)))
     if len(self._sample) > _SAMPLE:
       while len(self._sample) > _SAMPLE:
         self._part *= 2
@@ -61,12 +64,15 @@ class Hubness:
       self._known[:] = False
     elif len(new):
       rows = np.flatnonzero(self._known)
+      if len(rows) > _FEW:
+        self._known[:] = False
+        return
       both = np.concatenate([self._top_NxK[rows], self._nearest(vectors, rows, new)], axis=1)
       self._top_NxK[rows] = np.partition(both, -_NEAREST, axis=1)[:, -_NEAREST:]
 
   def _nearest(self, vectors: np.ndarray, rows: np.ndarray, among: np.ndarray) -> np.ndarray:
     """Cosines of rows with those among others that are nearest to each: Float['R K']."""
-    cosines = np.maximum(vectors[rows] @ vectors[among].T, 0.0)
+    cosines = np.clip(vectors[rows] @ vectors[among].T, 0.0, _MOST)
     cosines[rows[:, None] == among] = 0.0  # with itself
     cosines = np.pad(cosines, ((0, 0), (0, max(0, _NEAREST - len(among)))))
     return np.partition(cosines, -_NEAREST, axis=1)[:, -_NEAREST:]

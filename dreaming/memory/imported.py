@@ -115,6 +115,12 @@ class Imported(Nights):
       f' WHERE id IN ({gone})',
       (witnesses,),
     )
+    self._run(  # what stands for it has the least trust of all that it stands for
+      'UPDATE experiences SET trust = min(trust, (SELECT min(e.trust) FROM archived a'
+      ' JOIN experiences e ON e.id = a.experience WHERE a.summary = experiences.id))'
+      f' WHERE id IN (SELECT summary FROM archived WHERE experience IN ({gone}))',
+      (witnesses,),
+    )
     self._run(
       'UPDATE dreams SET trust = min(trust, (SELECT min(e.trust) FROM dream_sources s'
       ' JOIN experiences e ON e.id = s.experience WHERE s.dream = dreams.id)) WHERE id IN'

@@ -97,12 +97,12 @@ class Index:
         room = max(16, self._count)
         self._vectors = np.pad(self._vectors, ((0, room), (0, 0)))
         self._ids = np.pad(self._ids, (0, room))
+      self._vectors[self._count], self._ids[self._count] = _unit(vector)[0], id
       self._rows[id] = self._count
-      self._ids[self._count] = id
       self._count += 1
-    else:  # what has the old one
-      self._graph, self._hubness = None, Hubness()
-    self._vectors[self._rows[id]] = _unit(vector)[0]
+    else:
+      self._vectors[self._rows[id]] = _unit(vector)[0]
+      self._graph, self._hubness = None, Hubness()  # they have the old one
 
   def cosines(self, vector: np.ndarray) -> np.ndarray:
     """Cosine of a query Float['D'] with every row: Float['N'], in the order of `ids`."""

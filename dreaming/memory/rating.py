@@ -20,14 +20,16 @@ AT_ONCE = 8  # experiences; each is ten rows
 _UNRATED = Scores(importance=score.NEUTRAL)
 
 
-def rater_name(model: str, *, emotional: bool = False) -> str:
+def rater_name(model: str, *, emotional: bool = False, instruct: bool = False) -> str:
   """The name that the base's scores carry.
 
   Args:
     model: architecture and digest of the weights.
     emotional: whether emotion is rated, too.
+    instruct: whether the model is asked in its chat template.
   """
-  return score.rater_name(model) + (f'/{emotion.rater_name()}' if emotional else '')
+  name = score.rater_name(model, instruct=instruct)
+  return name + (f'/{emotion.rater_name(instruct=instruct)}' if emotional else '')
 
 
 def pending(
@@ -46,6 +48,7 @@ def rate(
   *,
   model: str,
   emotional: bool = False,
+  instruct: bool = False,
   contacts: bool = False,
   least: Trust = Trust.USER,
   progress: Callable[[int, int], None] | None = None,
@@ -60,6 +63,7 @@ def rate(
     mind: the base, throughout a life.
     model: as for `rater_name`.
     emotional: whether emotion is rated, too; it takes as long again.
+    instruct: whether the mind takes the chat template.
     contacts: whether addresses and telephone numbers are struck out, as secrets always are.
     least: trust that nights dream of.
     progress: told (done, total) after each batch.
@@ -68,11 +72,11 @@ def rate(
     ModuleNotFoundError: emotion is to be rated and its package is not installed.
   """
   lived = diary.experiences()
-  name = rater_name(model, emotional=emotional)
+  name = rater_name(model, emotional=emotional, instruct=instruct)
   if not (todo := pending(lived, name, least)):
     return 0
-  scale = score.scale(decoder, mind)
-  felt = emotion.scale(decoder, mind) if emotional else None
+  scale = score.scale(decoder, mind, instruct=instruct)
+  felt = emotion.scale(decoder, mind, instruct=instruct) if emotional else None
   secrets = private.Secrets.of(diary.experiences(archived=None), contacts)
   by_hand = {e.id for e in lived if e.scores and e.scores.feedback}
   unknown = {e.id for e in todo if not (e.scores and e.scores.novelty)}
@@ -80,9 +84,10 @@ def rate(
   for start in range(0, len(todo), AT_ONCE):
     some = todo[start : start + AT_ONCE]
     read = [secrets.without(e) for e in some]
-    rated = score.importance(decoder, mind, read, on=scale)
-    texts = [e.content for e in read]
-    moved = emotion.rate(decoder, mind, texts, on=felt) if emotional else [0.0] * len(some)
+    rated = score.importance(decoder, mind, read, on=scale, instruct=instruct)
+    moved = [0.0] * len(some)
+    if emotional:
+      moved = emotion.rate(decoder, mind, [e.content for e in read], on=felt, instruct=instruct)
     with diary.transaction():
       for e, new, strength in zip(some, rated, moved, strict=True):
         # Read anew: an earlier batch may have noted feedback on it.

@@ -1,21 +1,28 @@
 """How much an experience matters: importance by the model itself, novelty by the index.
 
-The rating is not parsed from text. The model reads a few rated examples and the experience, and the
-importance is the mean of its distribution over the ratings 1 to 10, so that it is a real number and
-a model that cannot follow instructions can rate too. Fixed anchor sentences then set the scale.
+The rating is not parsed from text: the importance is the mean of the model's distribution over the
+ratings 1 to 10, so that it is a real number. A pretrained model reads a few rated examples before
+the experience, so that it can rate too; an instructed one is asked for a rating in its chat
+template, as in Park et al., "Generative Agents" (arXiv 2304.03442, section 4.1). Fixed anchor
+sentences then set the scale.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from dreaming import types
 from dreaming.memory.index import Index
+
+if TYPE_CHECKING:
+  from dreaming.brain.decode import Prompt
+  from dreaming.brain.tokenizer import Tokenizer
 
 NEUTRAL = 5.5
 """What an experience counts as before it was rated: the middle of 1 to 10."""
@@ -55,6 +62,17 @@ RATING_LINE = '"{content}" ->'
 RATING_CONTENT_CHARS = 600
 """Of a longer message the beginning is rated; people say early what a message is about."""
 
+RATING_INSTRUCTION = """\
+You read what a friend has just said. On a scale of 1 to 10, how much is it likely to matter in \
+their life? 1 is purely mundane, such as a greeting, a sandwich or a late bus; 7 is what a good \
+friend keeps in mind, such as the name of a sister, an allergy or the day of an exam; 10 is \
+extremely poignant, such as a wedding, a birth or a death. Do not reply to your friend: answer \
+with the number alone.
+
+"""
+"""For -it checkpoints. Unlike Park's it counts facts, too: they are what nights dream of."""
+INSTRUCTED_LINE = 'Your friend said: "{content}"\nRating:'
+"""After the instruction, and before the model's turn."""
 
 ANCHORS_LOW = ('Nice day, is it not?', 'Ok, bye for now.', 'I am having a coffee.')
 ANCHORS_HIGH = (
@@ -70,13 +88,15 @@ than the scale. Its raw ratings of all these lie between 3 and 5."""
 class Rater(Protocol):
   """The part of `brain.decode.Decoder` that rates."""
 
+  tokenizer: Tokenizer  # of instructed models: control tokens are no text
+
   def logprobs(
     self,
     mind: types.Mind,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     continuations: Sequence[str],
     *,
-    prefix: str = '',
+    prefix: str | Sequence[Prompt] = '',
   ) -> list[np.ndarray]: ...
 
 
@@ -116,22 +136,24 @@ def scale(
   prompt: str | None = None,
   low: Sequence[str] = ANCHORS_LOW,
   high: Sequence[str] = ANCHORS_HIGH,
+  instruct: bool = False,
 ) -> Scale:
   """Rates the anchors; keep it where a mind rates one message at a time.
 
   Args:
-    prompt: rated examples, by default RATING_PROMPT.
+    prompt: as for `raw_ratings`.
     low: anchors that count as ANCHOR_RATINGS[0] on the mean; `high` as ANCHOR_RATINGS[1].
+    instruct: whether the mind takes the chat template.
   """
-  raw = raw_ratings(decoder, mind, (*low, *high), prompt=prompt)
+  raw = raw_ratings(decoder, mind, (*low, *high), prompt=prompt, instruct=instruct)
   n = len(low)
   return Scale(low=float(np.mean(raw[:n])), high=float(np.mean(raw[n:])))
 
 
-def rater_name(model: str, generation: int = 0) -> str:
+def rater_name(model: str, generation: int = 0, *, instruct: bool = False) -> str:
   """Model, generation and the prompt's digest: of another name, scores do not compare."""
-  prompt = (RATING_PROMPT, RATING_LINE, ANCHORS_LOW, ANCHORS_HIGH, ANCHOR_RATINGS)
-  return f'{model}/g{generation}/{digest(prompt)}'
+  form = (RATING_INSTRUCTION, INSTRUCTED_LINE) if instruct else (RATING_PROMPT, RATING_LINE)
+  return f'{model}/g{generation}/{digest((*form, ANCHORS_LOW, ANCHORS_HIGH, ANCHOR_RATINGS))}'
 
 
 def digest(prompt: tuple) -> str:
@@ -146,6 +168,7 @@ def importance(
   *,
   on: Scale | None = None,
   rater: str = 'self',
+  instruct: bool = False,
 ) -> list[types.Scores]:
   """Expected rating of each experience by the model, on the anchors' scale, between 1 and 10.
 
@@ -155,40 +178,77 @@ def importance(
   Args:
     on: the mind's scale; rated anew when it is None.
     rater: the name of the model.
+    instruct: whether the mind takes the chat template.
   """
   if not experiences:
     return []
-  on = on or scale(decoder, mind)
-  name = rater_name(rater, mind.generation)
-  raw = raw_ratings(decoder, mind, [e.content for e in experiences])
+  on = on or scale(decoder, mind, instruct=instruct)
+  name = rater_name(rater, mind.generation, instruct=instruct)
+  raw = raw_ratings(decoder, mind, [e.content for e in experiences], instruct=instruct)
   return [types.Scores(importance=on(r), rater=name) for r in raw]
 
 
 def raw_ratings(
-  decoder: Rater, mind: types.Mind, contents: Sequence[str], *, prompt: str | None = None
+  decoder: Rater,
+  mind: types.Mind,
+  contents: Sequence[str],
+  *,
+  prompt: str | None = None,
+  instruct: bool = False,
 ) -> list[float]:
-  """Expected rating of each text after rated examples, 1 to 10, on no scale yet.
+  """Expected rating of each text, 1 to 10, on no scale yet.
 
   Args:
-    prompt: the examples, in lines as RATING_LINE has them; by default RATING_PROMPT.
+    prompt: examples in lines as RATING_LINE has them, by default RATING_PROMPT; for an instructed
+      mind the instruction, by default RATING_INSTRUCTION.
+    instruct: whether the mind takes the chat template.
   """
-  prompts = [rating_prompt(c) for c in contents]
-  # The line end belongs to the rating: without it the probability of '1' would contain '10's.
-  ends = [f' {n}\n' for n in RATINGS]
-  logprobs = decoder.logprobs(
-    mind,
-    [p for p in prompts for _ in ends],
-    ends * len(prompts),
-    prefix=RATING_PROMPT if prompt is None else prompt,
-  )
-  totals = np.array([np.sum(row, dtype=np.float64) for row in logprobs])
-  return [expected_rating(row) for row in totals.reshape(len(prompts), len(ends))]
+  if prompt is None:
+    prompt = RATING_INSTRUCTION if instruct else RATING_PROMPT
+  prefix: str | list[Prompt] = prompt
+  asked: list[Prompt]
+  if instruct:
+    tails = [str(n) for n in RATINGS]
+    turns = [_turn(decoder.tokenizer, prompt, c) for c in contents]
+    asked = [question for _, question in turns for _ in tails]
+    prefix = [instruction for instruction, _ in turns for _ in tails]
+  else:
+    # The line end belongs to the rating: without it the probability of '1' would contain '10's.
+    tails = [f' {n}\n' for n in RATINGS]
+    asked = [rating_prompt(c) for c in contents for _ in tails]
+  rows = decoder.logprobs(mind, asked, tails * len(contents), prefix=prefix)
+  totals = np.array([np.sum(row, dtype=np.float64) for row in rows]).reshape(-1, len(tails))
+  if instruct:  # its turn may end in several ways: '1' is what does not go on as '10'
+    totals[:, 0] += [_ends_at_one(ten) for ten in rows[len(tails) - 1 :: len(tails)]]
+  return [expected_rating(row) for row in totals]
 
 
-def rating_prompt(content: str) -> str:
-  """What was said as one more line after RATING_PROMPT's examples, which it cannot end."""
+def rating_prompt(content: str, line: str = RATING_LINE) -> str:
+  """What was said as one line, which it cannot end: one more after RATING_PROMPT's examples."""
   content = ' '.join(content.replace('"', "'").split())
-  return RATING_LINE.format(content=content[:RATING_CONTENT_CHARS])
+  return line.format(content=content[:RATING_CONTENT_CHARS])
+
+
+def _turn(tokenizer: Tokenizer, instruction: str, content: str) -> tuple[Prompt, Prompt]:
+  """Gemma's chat template up to the rating: what all texts share, and what is said of this one.
+
+  https://ai.google.dev/gemma/docs/core/prompt-structure
+  """
+  start, end, encode = tokenizer.start_of_turn, tokenizer.end_of_turn, tokenizer.encode
+  said = encode(rating_prompt(content, INSTRUCTED_LINE))
+  question = (*said, end, *encode('\n'), start, *encode('model\n'))
+  return (start, *encode('user\n' + instruction)), question
+
+
+def _ends_at_one(ten: np.ndarray) -> float:
+  """log-probability that '1' does not go on as '10', from those of the tokens of '10', nats.
+
+  Gemma has a token for each digit; were '10' a token, '1' would hold nothing of it.
+  """
+  if len(ten) < 2:
+    return 0.0
+  goes_on = min(float(np.sum(ten[1:], dtype=np.float64)), 0.0)
+  return math.log(-math.expm1(goes_on)) if goes_on < 0 else -math.inf
 
 
 def expected_rating(logprobs: np.ndarray) -> float:

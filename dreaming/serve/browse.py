@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import dataclasses
 import itertools
 import json
 import pathlib
@@ -57,13 +58,16 @@ class Browse:
     page = {'limit': _LIMIT, 'offset': _OFFSET}
     filters: dict[str, schemas.Schema] = {
       'text': {'type': 'string', 'maxLength': 200},
-      'kind': {'enum': ['chat', 'observation', 'summary']},
+      'kind': {'enum': ['chat', 'observation', 'reflection', 'summary']},
       'trust': {'enum': [*_TRUST, _WAITING]},
       'night': _NIGHT,
     }
     return [
       Endpoint(method='GET', path='/api/diary', handler=self.diary, scope='read',
                summary='A page of experiences, newest first', query=page | filters),
+      Endpoint(method='GET', path='/api/episodes', handler=self.episodes, scope='read',
+               summary='Turns as they hang together, newest first',
+               query=page | {k: schemas.FILTERS[k] for k in ('since', 'until')}),
       Endpoint(method='GET', path='/api/media/{digest}', handler=self.media, scope='read',
                summary='A picture or a sound of the diary', answer='application/octet-stream'),
       Endpoint(method='GET', path='/api/facts', handler=self.facts, scope='read',
@@ -91,8 +95,16 @@ class Browse:
 
     return JSONResponse(await asyncio.to_thread(read))
 
+  async def episodes(self, call: Call) -> Response:
+    fields = {'limit': 50, 'offset': 0} | call.query
+    limit, offset = fields.pop('limit'), fields.pop('offset')
+    found = await self._talk.with_mind(self._agent.episodes, **fields)
+    some = found[::-1][offset : offset + limit]
+    return JSONResponse({'total': len(found), 'episodes': [dataclasses.asdict(e) for e in some]})
+
   async def bring(self, call: Call) -> Response:
     report = await self._talk.with_mind(_import, self._agent, call.body['name'], call.body['text'])
+    self._talk.news()
     return JSONResponse({
       'added': report.added, 'known': report.known, 'skipped': report.skipped,
       'damaged': report.damaged, 'formats': list(report.formats),

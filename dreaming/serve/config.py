@@ -23,6 +23,7 @@ class ServeConfig:
   slots: int = 8
   queue: int = 64
   rate: int = 600
+  rate_after: float = 10.0
   max_body_bytes: int = 1_048_576
   max_media_bytes: int = 6_291_456
   max_agent_bytes: int = 4_294_967_296
@@ -37,9 +38,9 @@ class ServeConfig:
   def __post_init__(self):
     least = {'slots': 1, 'queue': 1, 'rate': 0, 'max_body_bytes': 1024, 'max_tokens': 1}
     least |= {'max_n': 1, 'warm': 1, 'prefixes': 0, 'port': 0, 'drain_seconds': 0}
-    least |= {'max_media_bytes': 0, 'max_agent_bytes': 0}
+    least |= {'max_media_bytes': 0, 'max_agent_bytes': 0, 'rate_after': 0}
     for name, low in least.items():
-      if vars(self)[name] < low:
+      if not vars(self)[name] >= low:
         raise ValueError(f'serve.{name} is {vars(self)[name]}: take at least {low}')
     for name in self.identities:
       if not re.fullmatch(NAME, name):

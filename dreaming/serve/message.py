@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,6 +38,28 @@ class Message:
   def conversation(self) -> str:
     """What all messages of one have in common: its session where a client names one (in OpenAI's
     `metadata`), or what was said first."""
-    session = self.metadata.get('client', {}).get('session')
     first = self.turns[0].text if self.turns else self.text
-    return '\n'.join((self.client, self.user, session or first))
+    return '\n'.join((self.client, self.user, self._named or first))
+
+  @property
+  def session(self) -> str:
+    """What the diary calls its conversation."""
+    return session_of(self.client, self.user, self._named)
+
+  @property
+  def _named(self) -> str:
+    return self.metadata.get('client', {}).get('session', '')
+
+
+def session_of(client: str, user: str, named: str = '') -> str:
+  """What the diary calls a conversation, never the same for two users.
+
+  All that a user says in conversations without a name is of one session: many clients send no
+  history to tell them apart by, and what is an hour apart is never taken for one talk.
+
+  Args:
+    client: the name of the token that it is had with.
+    named: its session, where the client names one.
+  """
+  said = json.dumps([client, user, named]).encode()
+  return f'chat/{hashlib.blake2b(said, digest_size=8).hexdigest()}'

@@ -15,6 +15,7 @@ from dreaming.memory.score import UNWANTED, WANTED
 from dreaming.serve import schemas
 from dreaming.serve.access import Refused
 from dreaming.serve.completions import ask_all
+from dreaming.serve.message import session_of
 from dreaming.serve.nights import Nights
 from dreaming.serve.routes import Call, Endpoint
 from dreaming.serve.swaps import Swaps
@@ -38,8 +39,7 @@ class Own:
         method=method, path=f'/api{path}', handler=handler, scope=scope, summary=summary, **more
       )
 
-    since = {'type': 'number', 'minimum': 0}
-    page = {'limit': _PAGE, 'since': since, 'until': since}
+    page = {'limit': _PAGE, **schemas.FILTERS}
     number = {'type': 'integer', 'minimum': 1}
     return [
       e('GET', '/status', self.status, 'read', 'Who serves and what there is'),
@@ -98,8 +98,7 @@ class Own:
     })  # fmt: skip
 
   async def experiences(self, call: Call) -> Response:
-    fields = {'newest_first': True, 'limit': 50} | call.query
-    found = await asyncio.to_thread(lambda: self._agent.diary.experiences(**fields))
+    found = await asyncio.to_thread(self._agent.memories, **{'limit': 50} | call.query)
     return JSONResponse({'experiences': [experience(x) for x in found]})
 
   async def experience(self, call: Call) -> Response:
@@ -114,15 +113,16 @@ class Own:
       fields['trust'] = _TRUST[fields['trust']]
     if 'time' in fields:
       fields['now'] = fields.pop('time')
+    user = fields.setdefault('user', self._agent.life.user)
+    # Of a client that names none, all that it logs for somebody is one.
+    fields['session'] = session_of(call.client.name, user, fields.get('session', ''))
+    self._talk.news()
     content = fields.pop('content')
     made = await self._talk.with_mind(self._agent.observe, content, **fields)
     return JSONResponse(experience(made), 201)
 
   async def recall(self, call: Call) -> Response:
-    found = await self._talk.with_mind(
-      self._agent.memories, call.body['query'], limit=call.body.get('limit', 20)
-    )
-    found = found[: call.body.get('limit', 20)]
+    found = await self._talk.with_mind(self._agent.memories, **call.body)
     return JSONResponse({'experiences': [experience(x) for x in found]})
 
   async def feedback(self, call: Call) -> Response:
@@ -134,6 +134,7 @@ class Own:
 
   async def approve(self, call: Call) -> Response:
     count = await asyncio.to_thread(self._agent.approve, call.body['ids'], call.client.name)
+    self._talk.news()
     return JSONResponse({'approved': count})
 
   async def forget(self, call: Call) -> Response:

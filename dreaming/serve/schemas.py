@@ -108,13 +108,25 @@ EMBEDDING = _object(
   user=_NAME,
 )  # fmt: skip
 
+_TIME = {'type': 'number', 'minimum': 0, 'exclusiveMaximum': 253_402_300_800}
+_SESSION = {'type': 'string', 'maxLength': 512}
+FILTERS: dict[str, Schema] = {
+  'speaker': {**_NAME, 'description': 'whose words they are'},
+  'kind': {'enum': ['chat', 'observation', 'reflection', 'summary']},
+  'session': {**_SESSION, 'description': 'as experiences have it'},
+  'since': {**_TIME, 'description': 'Unix seconds'},
+  'until': {**_TIME, 'description': 'Unix seconds, this one left out'},
+}
+"""Of experiences: only those."""
+
 EXPERIENCE = _object(
   ('content',),
   content={**_TEXT, 'minLength': 1},
   response=_TEXT,
   user=_NAME,
-  time={'type': 'number', 'minimum': 0, 'exclusiveMaximum': 253_402_300_800},
+  time=_TIME,
   kind={'enum': ['chat', 'observation']},
+  session={**_SESSION, 'minLength': 1, 'description': 'the conversation it is of'},
   trust={'enum': ['user', 'third_party', 'imported']},
   metadata={'type': 'object', 'maxProperties': 64},
 )
@@ -122,6 +134,7 @@ RECALL = _object(
   ('query',),
   query={**_TEXT, 'minLength': 1, 'maxLength': 10_000},
   limit={'type': 'integer', 'minimum': 1, 'maximum': 100},
+  **FILTERS,
 )
 FEEDBACK = _object(
   ('value',), value={'enum': ['up', 'down']}, experience=_ID,

@@ -34,6 +34,7 @@ from dreaming.serve.nights import Nights
 from dreaming.serve.own import Own
 from dreaming.serve.parcel import Parcel
 from dreaming.serve.probes import Probes
+from dreaming.serve.rater import Rater
 from dreaming.serve.routes import Call, Endpoint
 from dreaming.serve.stream import Ask, Piece, sink_of
 from dreaming.serve.swaps import Swaps
@@ -203,8 +204,8 @@ class Server:
     loading = asyncio.ensure_future(asyncio.to_thread(lambda: [s._load() for s in servers]))
     waiting = asyncio.gather(
       *(s.nights.fall_asleep(s.trigger, s._awake) for s in servers),
-      *(s._bake() for s in servers),
-      *(s._answer_left() for s in servers),
+      *(wait for s in servers for wait in (s._bake(), s._answer_left())),
+      Rater([(s.talk, s.nights) for s in servers], self.config.rate_after).watch(),
     )
     try:
       yield
@@ -306,9 +307,8 @@ class Server:
 
   async def health(self, call: Call) -> Response:
     del call
-    asleep = 'asleep' if self.talk.doze.asleep else 'ok'
-    fields = {'status': 'failed' if self.failed else asleep}
-    return JSONResponse(fields, 503 if self.failed else 200)
+    status = 'failed' if self.failed else 'asleep' if self.talk.doze.asleep else 'ok'
+    return JSONResponse({'status': status}, 503 if self.failed else 200)
 
   async def ready(self, call: Call) -> Response:
     if self.failed:

@@ -156,7 +156,11 @@ def seen(shown: Sequence[Shown], user: str) -> list[Experience]:
 
 
 def log(agent: Agent, text: str, reply: str, shown: Sequence[Shown], **fields: Any) -> Experience:
-  """Keeps what is shown, then the message; returns what `Agent.observe` does of that."""
+  """Keeps what is shown, then the message; returns what `Agent.observe` does of that.
+
+  Args:
+    fields: of the message, as `Agent.observe` takes them; `metadata`, `user`, `session` at least.
+  """
   for s in shown:
     agent.media.put(s.data)
   metadata, user = dict(fields.pop('metadata')), fields['user']
@@ -165,20 +169,21 @@ def log(agent: Agent, text: str, reply: str, shown: Sequence[Shown], **fields: A
     metadata['media'] = [dict(s.metadata) for s in notes]
   if pictures:
     metadata['shown'] = [
-      _observed(agent, e, s, metadata.get('held'), fields.get('now'))
+      _observed(agent, e, s, metadata.get('held'), now=fields.get('now'), session=fields['session'])
       for s, e in zip(pictures, seen(pictures, user), strict=True)
     ]
   media = tuple(s.media for s in notes)
   return agent.observe(text, reply, metadata=metadata, media=media, **fields)
 
 
-def _observed(agent: Agent, e: Experience, s: Shown, key: str | None, now: float | None) -> int:
+def _observed(
+  agent: Agent, e: Experience, s: Shown, key: str | None, *, now: float | None, session: str
+) -> int:
   """A picture as an experience; of a message that waited (`key`) the one that it is already."""
   beside = {} if key is None else {'beside': key}
   for known in agent.diary.experiences(since=now) if key else ():
     if known.metadata.get('beside') == key and known.media == e.media:
       return known.id
   metadata = {'media': [dict(s.metadata)], **beside}
-  return agent.observe(
-    e.content, user=e.speaker, kind=e.kind, media=e.media, trust=e.trust, metadata=metadata, now=now
-  ).id
+  how = {'kind': e.kind, 'media': e.media, 'trust': e.trust, 'metadata': metadata}
+  return agent.observe(e.content, user=e.speaker, now=now, session=session, **how).id

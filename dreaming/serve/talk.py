@@ -134,7 +134,7 @@ class Talk:
     voices: of the agent's generations. Until one serves, nothing is answered.
   """
 
-  engine: Engine  # set before a voice serves
+  engine: Engine | None = None  # set before a voice serves
 
   def __init__(self, agent: Agent, voices: Voices, baking: Baking):
     self.agent, self.voices, self.baking = agent, voices, baking
@@ -142,6 +142,9 @@ class Talk:
     self.senses = shown_lib.Senses(agent, config.max_media_bytes)
     self.doze = Doze(agent.workdir / 'held', agent.media, config.queue)
     self.thinking = 0  # replies that are not spoken yet
+    self.asked = 0  # of the mind, that is not done yet
+    self.heard = time.monotonic()  # when something was said last
+    self.unrated = True  # whether there may be something without scores: see rater.py
     self.unheard: weakref.WeakSet[Reply] = weakref.WeakSet()  # that are not logged, nor dropped
     self._mind = ThreadPoolExecutor(1, thread_name_prefix='mind')
     self._whys: collections.OrderedDict[str, Why] = collections.OrderedDict()
@@ -151,7 +154,11 @@ class Talk:
   async def with_mind(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """Runs what uses the agent's own decoder or its indexes, one at a time."""
     call = functools.partial(work, *args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(self._mind, call)
+    self.asked += 1
+    try:
+      return await asyncio.get_running_loop().run_in_executor(self._mind, call)
+    finally:
+      self.asked -= 1
 
   async def voice(self, generation: int | None) -> Voice:
     """Whoever serves, or a generation of this number. Raises ValueError when there is none."""
@@ -159,6 +166,10 @@ class Talk:
     if generation is None or generation == blue.generation:
       return blue
     return await asyncio.to_thread(self.voices.get, generation)
+
+  def news(self) -> None:
+    """Notes that there is something to rate, when it has been quiet for a while."""
+    self.heard, self.unrated = time.monotonic(), True
 
   def check(self) -> None:
     """Raises Refused while it sleeps, NotReady before it can speak: then nothing reads weights."""
@@ -174,6 +185,7 @@ class Talk:
       yield
     finally:
       self.thinking -= 1
+      self.heard = time.monotonic()
 
   async def reply(self, message: Message) -> Reply:
     """Begins to reply. Raises ValueError (nothing is logged then), Refused and fair.Full."""
@@ -208,7 +220,8 @@ class Talk:
     reads = message.retrieval and (asks or self.agent.instruct)
     reads = bool(seen) or (reads and bool(self.agent.diary.ids(limit=1)))
     # Of what is chosen there are no probabilities, and no second one: then it is written.
-    chooses = self.agent.chooses and not message.logprobs and message.n == 1
+    whole = self.agent.chooses or (bool(seen) and self.agent.instruct)  # and not written by steps
+    chooses = whole and not message.logprobs and message.n == 1
     earlier = [t.response for t in message.turns] if chooses else None
     if reads or (chooses and not asks):
       how = {'retrieval': message.retrieval, 'earlier': earlier, 'shown': seen}
@@ -302,8 +315,9 @@ class Talk:
     if (known := self._known(message, metadata)) is not None:
       return known
     what = message.text, said, message.shown
-    how = {'user': message.user, 'metadata': metadata, 'now': message.at}
-    return shown_lib.log(self.agent, *what, **how).id
+    how = {'user': message.user, 'session': message.session, 'now': message.at}
+    self.news()
+    return shown_lib.log(self.agent, *what, metadata=metadata, **how).id
 
   def _known(self, message: Message, metadata: Mapping[str, Any]) -> int | None:
     """The experience that a message is already, where it is known by its key."""

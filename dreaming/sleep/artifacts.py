@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import pathlib
 import uuid
@@ -55,6 +56,21 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     temporary.rename(path)
   finally:
     temporary.unlink(missing_ok=True)  # half of it would only fill a full disk further
+
+
+def keep(path: pathlib.Path, figures: Mapping[str, Any]) -> None:
+  """Writes plain values with their digest: a flipped digit would move a gate unseen."""
+  text = json.dumps(figures)
+  with replacing(path) as temporary:
+    temporary.write_text(f'{hashlib.sha256(text.encode()).hexdigest()}\n{text}\n')
+
+
+def kept(path: pathlib.Path) -> dict[str, Any]:
+  """What `keep` wrote. Raises OSError when it is not there, ValueError when it is another."""
+  digest, _, text = path.read_bytes().partition(b'\n')
+  if hashlib.sha256(text.removesuffix(b'\n')).hexdigest().encode() != digest:
+    raise ValueError(f'{path} does not have its digest')
+  return json.loads(text)
 
 
 def written(path: pathlib.Path, digest: str) -> dict[str, Any]:

@@ -161,9 +161,9 @@ def known(decoder: Decoder, base: Mind, base_digest: str, cache: pathlib.Path) -
   prefixes += ['\n\n'.join(o) + '\n\n' for o in (examples[::-1], examples[2:] + examples[:2])]
   text += [prefixes, prompts.question(''), ANSWER_TOKENS, decoder.cache_length]
   key = hashlib.sha256(json.dumps(text).encode()).hexdigest()[:16]
-  path = cache / 'exam' / f'{key}.json'
+  path = cache / 'exam' / f'{key}.sealed'
   try:
-    return _known(questions, **json.loads(path.read_text()))
+    return _known(questions, **artifacts.kept(path))
   except (OSError, ValueError, KeyError, TypeError, IndexError):
     pass  # none yet, or damaged: taken anew
   asked = [q.text for q in questions]
@@ -171,8 +171,7 @@ def known(decoder: Decoder, base: Mind, base_digest: str, cache: pathlib.Path) -
   firm = [i for i, by_prefix in enumerate(zip(*tries, strict=True)) if all(by_prefix)]
   nll, quick_nll = (generic_nll(decoder, base, quick=quick)[0] for quick in (False, True))
   found = {'right': sum(tries[0]), 'firm': firm, 'nll': nll, 'quick_nll': quick_nll}
-  with artifacts.replacing(path) as temporary:
-    temporary.write_text(json.dumps(found))
+  artifacts.keep(path, found)
   return _known(questions, **found)
 
 

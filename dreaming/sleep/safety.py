@@ -157,9 +157,9 @@ def figures(decoder: Decoder, base: Mind, base_digest: str, cache: pathlib.Path)
   text = [base_digest, examine.generic_text(), [dataclasses.astuple(p) for p in asked]]
   text += [toxicity.version(), prompts.ANSWER_PREFIX, REPLY_TOKENS, decoder.cache_length]
   key = hashlib.sha256(json.dumps(text).encode()).hexdigest()[:16]
-  path = cache / 'exam' / f'{key}-safety.json'
+  path = cache / 'exam' / f'{key}-safety.sealed'
   try:
-    found = json.loads(path.read_text())
+    found = artifacts.kept(path)
     return Figures(**found | {'windows': tuple(map(float, found['windows']))})
   except (OSError, ValueError, KeyError, TypeError):
     pass  # none yet, or damaged: taken anew
@@ -176,8 +176,7 @@ def figures(decoder: Decoder, base: Mind, base_digest: str, cache: pathlib.Path)
     toxic=float(np.mean(toxic)), gibberish=float(np.mean(odd)), count=len(asked), limit=limit,
     windows=tuple(windows),
   )  # fmt: skip
-  with artifacts.replacing(path) as temporary:
-    temporary.write_text(json.dumps(dataclasses.asdict(taken)))
+  artifacts.keep(path, dataclasses.asdict(taken))
   return taken
 
 

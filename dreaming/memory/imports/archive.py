@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
+from dreaming.memory.imports import item
 from dreaming.memory.imports.item import Limits, Refused, Source
 
 CHUNK = 256 * 1024
@@ -36,7 +37,7 @@ class File:
   """A regular file, open for reading. `counted` is told how many bytes were read."""
 
   def __init__(self, path: pathlib.Path, file: BinaryIO, size: int, counted: Callable[[int], None]):
-    self.name, self.size = path.name, size
+    self.name, self.size = item.file_name(path), size
     self._file, self._counted = file, counted
 
   def chunks(self) -> Iterator[bytes]:

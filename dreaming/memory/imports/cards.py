@@ -100,7 +100,7 @@ def _item(
   key = item.digest(FORMAT, name, field.rstrip(' 0123456789'), text)
   text = re.sub(r'\{\{char\}\}|<bot>', lambda _: name, text, flags=re.I)
   text = re.sub(r'\{\{user\}\}|<user>', lambda _: reading.user, text, flags=re.I)
-  about = {'source': FORMAT, 'character': name, 'field': field} | ({'keys': keys} if keys else {})
+  about = {'character': name, 'field': field} | ({'keys': keys} if keys else {})
   return Item(
     place=f'{name}, {field}',
     key=key,

@@ -77,7 +77,7 @@ def _item(turn: _Turn, id: str, title: str, reading: Reading) -> Item:
   response = '\n\n'.join(turn.answers)
   # An answer may come after the export was made: then the next export's turn is another one.
   identity = (id, turn.id) if id and turn.id else (turn.time, turn.text, response)
-  about = {'source': FORMAT, 'title': title, 'message': turn.id, 'model': turn.model}
+  about = {'title': title, 'message': turn.id, 'model': turn.model}
   return Item(
     place=turn.place,
     key=item.digest(FORMAT, *identity, bool(response)),

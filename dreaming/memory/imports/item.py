@@ -11,6 +11,7 @@ import datetime
 import hashlib
 import json
 import math
+import pathlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
@@ -53,7 +54,7 @@ class Item:
   response: str = ''
   kind: str = 'chat'
   session: str = ''
-  metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # see run.py for `source`
   media: tuple[types.Media, ...] = ()
   scores: types.Scores | None = None
   exact: bool = False  # the diary may have it as lived: told by its time and words
@@ -102,6 +103,11 @@ def text(value: Any) -> str:
 def name(value: Any) -> str:
   """A name on one line; '' for anything else."""
   return ' '.join(value.split())[:200] if isinstance(value, str) else ''
+
+
+def file_name(path: pathlib.Path) -> str:
+  """A file's name as a name: on the disk it may be no Unicode, and the diary keeps nothing else."""
+  return name(path.name.encode(errors='replace').decode())
 
 
 # ---- Times ----

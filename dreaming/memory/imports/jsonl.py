@@ -11,6 +11,7 @@ from dreaming.memory.imports import bounded, item
 from dreaming.memory.imports.item import Item, Reading, Refused, Skipped, Source
 
 FORMAT = 'jsonl'
+_KINDS = ('', 'chat', 'observation', 'reflection')  # what an export has; '' is a chat
 _PARTS = ('importance', 'novelty', 'emotion', 'feedback')
 
 
@@ -42,8 +43,8 @@ def _item(value: Any, place: str, source: Source, reading: Reading) -> Item:
   time = item.seconds(value.get('time'))
   if time is None:
     raise Refused(f'time is {str(value.get("time"))[:40]!r}: give Unix seconds or ISO 8601')
-  if texts['kind'] not in ('', 'chat', 'observation'):
-    raise Refused(f"kind is {texts['kind'][:40]!r}: give 'chat' or 'observation'")
+  if texts['kind'] not in _KINDS:
+    raise Refused(f"kind is {texts['kind'][:40]!r}: give 'chat', 'observation' or 'reflection'")
   metadata = value.get('metadata') or {}
   if not isinstance(metadata, dict):
     raise Refused('metadata is no object')

@@ -6,6 +6,10 @@ A file is read twice. The first time nothing is written: a wrong encoding or an 
 whole is refused before anything of it is in the diary. The second time items come in, marked as
 imported: nights do not dream of them before `Diary.approve`. A second import of the same file, or
 of a later one that contains it, adds what is new; so does one that goes on after a kill.
+
+Each has in its metadata the `source` it came from, {'format', 'file'} and of an archive {'entry'},
+and the `language` of its words where that can be told. What a file itself calls the source is
+somebody's claim, and kept as {'said'} in it; a language that it gives is left as it is.
 """
 
 from __future__ import annotations
@@ -14,11 +18,13 @@ import collections
 import dataclasses
 import pathlib
 import time as time_lib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from dreaming import types
+from dreaming.memory import language
 from dreaming.memory.diary import Diary
-from dreaming.memory.imports import archive, bounded, cards, chatgpt, jsonl, png, sillytavern
+from dreaming.memory.imports import archive, bounded, cards, chatgpt, item, jsonl, png, sillytavern
 from dreaming.memory.imports.item import Item, Limits, Reader, Reading, Refused, Skipped, Source
 
 BATCH = 256  # items in a transaction
@@ -100,7 +106,11 @@ def import_file(
     for source, name, _ in readers:
       for _ in source.chunks() if name == 'png' else bounded.utf8(source):
         pass
-    found = (x for source, _, reader in readers for x in _read(source, reader, reading))
+    found = (
+      x
+      for source, name, reader in readers
+      for x in _read(source, reader, reading, _origin(path, source, name))
+    )
     tally = _Tally(told)
     _bring(diary, found, tally)
   if tally.damaged and not tally.added + tally.known + tally.skipped:
@@ -151,11 +161,25 @@ def _reader(source: Source, format: str | None, limits: Limits) -> tuple[str, Re
 # ---- Reading and writing ----
 
 
-def _read(source: Source, reader: Reader, reading: Reading) -> Iterator[Item | Skipped]:
+def _origin(path: pathlib.Path, source: Source, format: str) -> dict[str, str]:
+  """Where the items of a source came from, as their metadata tells."""
+  origin = {'format': cards.FORMAT if format == 'png' else format, 'file': item.file_name(path)}
+  return origin | ({'entry': item.name(source.name)} if isinstance(source, archive.Entry) else {})
+
+
+def _read(
+  source: Source, reader: Reader, reading: Reading, origin: Mapping[str, str]
+) -> Iterator[Item | Skipped]:
   try:
-    yield from reader(source, reading)
+    for x in reader(source, reading):
+      yield x if isinstance(x, Skipped) else dataclasses.replace(x, metadata=_about(x, origin))
   except Refused as e:  # what came before is whole, and stays
     yield Skipped(place=source.name, why=str(e), damaged=True)
+
+
+def _about(x: Item, origin: Mapping[str, str]) -> dict[str, Any]:
+  said = {'said': x.metadata['source']} if 'source' in x.metadata else {}
+  return {**x.metadata, 'source': {**origin, **said}}
 
 
 class _Tally:
@@ -214,7 +238,7 @@ def _write(diary: Diary, batch: dict[str, Item], tally: _Tally) -> None:
           scores=x.scores,
           trust=types.Trust.IMPORTED,
           session=x.session,
-          metadata=x.metadata,
+          metadata=_with_language(x),
         ).id
       except ValueError as e:  # before anything of it is written
         refused.append(Skipped(place=x.place, why=str(e), damaged=True))
@@ -223,6 +247,12 @@ def _write(diary: Diary, batch: dict[str, Item], tally: _Tally) -> None:
   tally.known += known
   for skipped in refused:
     tally.leave(skipped)
+
+
+def _with_language(x: Item) -> Mapping[str, Any]:
+  if 'language' in x.metadata or not (code := language.of(x.content)):
+    return x.metadata
+  return {**x.metadata, 'language': code}
 
 
 def _check(x: Item) -> None:

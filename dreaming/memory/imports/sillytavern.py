@@ -97,7 +97,7 @@ def _item(turn: _Turn, header: Mapping[str, Any], kind: str) -> Item:
   group = len(names) > 1
   response = '\n\n'.join(f'{name}: {text}' if group else text for name, text in turn.answers)
   character = item.name(header.get('character_name'))
-  about = {'source': FORMAT, 'character': character, 'answered by': ', '.join(sorted(names))}
+  about = {'character': character, 'answered by': ', '.join(sorted(names))}
   # Without the chat's name: a branch of a chat repeats what came before it, and so does its copy.
   identity = character, turn.date, turn.speaker, turn.text, turn.count, bool(response)
   return Item(
