@@ -133,7 +133,7 @@ def one(made: Made, target: str, seed: int) -> str:
   try:
     came, said = made.read(target)
     if came == 'told' and target not in ('weights',):
-      named = '1' if target != 'exam' else 'exam.sealed'
+      named = 'generation 1 ' if target != 'exam' else 'exam.sealed'
       came = 'told' if said and '\n' not in said and named in said else 'unclear'
     mended = came != 'told' or made.mend(target)
     return came if mended else 'not mended'

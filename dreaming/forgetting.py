@@ -95,28 +95,35 @@ class Forgetting(Trimming):
     secrets = private.Secrets.of(lived, contacts)
     pairs = [(e, redact.struck(e, secrets)) for e in lived]
     changed = [e for e, new in pairs if new != e]
-    if changed:
-      self.diary.rewrite(new for e, new in pairs if new != e)
-      removed = {'texts with secrets': len(changed)}
-    else:
-      removed = {}
-    removed['dreams with secrets'] = self.diary.rewrite_dreams(secrets)
-    removed['lines of the history'] = forget_lib.strike_history(self.workdir / _HISTORY, changed)
+    if (number := self.diary.open_night()) is not None:
+      raise ValueError(f'night {number} is not over: let it end before striking anything out')
+    # The history first: done again, nothing of the diary would tell what is to go from it.
+    lines = forget_lib.strike_history(self.workdir / _HISTORY, changed)
+    _, dreams = self.diary.rewrite((new for e, new in pairs if new != e), secrets)
+    removed = {
+      'texts with secrets': len(changed), 'dreams with secrets': dreams,
+      'lines of the history': lines,
+    }  # fmt: skip
     self.renew_indexes()
     self._turns.clear()
     self._why = None
     ids = tuple(e.id for e in changed)
-    read = contacts and not self.night_config.select.strike_contacts
+    values = {t.value for t in private.told(lived)}
     self.receipt = Receipt(
       ids=ids,
       removed=removed,
-      generations=forget_lib.learned(self.diary, ids) if read else (),
-      files=forget_lib.copies(self.workdir, changed),
+      generations=self._read_contacts(ids) if contacts else (),
+      files=forget_lib.copies(self.workdir, changed, values),
       time=time.time(),
     )
     if changed:
       forget_lib.write(self.workdir, self.receipt)
     return self.receipt
+
+  def _read_contacts(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+    """Generations that learned of these while nights read addresses and telephone numbers."""
+    struck = [n.config.get('select', {}).get('strike_contacts') for n in self.diary.nights()]
+    return () if struck and all(struck) else forget_lib.learned(self.diary, ids)
 
   @mishaps.clearly('forgetting stopped, and the diary is whole', 'forget again')
   def _forget(self, ids: Iterable[int]) -> Receipt:

@@ -215,9 +215,15 @@ class Life:
     """'image' and 'audio' -> whether what it takes to perceive them is installed."""
     return perception.there(self._senses)
 
-  def sense(self, data: bytes) -> tuple[Media, dict[str, Any]]:
-    """The same of a file's content, which is not kept."""
-    return perception.sense(data, self._senses, lambda: self.eyes)
+  def sense(self, data: bytes, *, wake: bool = True) -> tuple[Media, dict[str, Any]]:
+    """The same of a file's content, which is not kept.
+
+    Args:
+      wake: whether eyes that are not open are opened, which reads weights.
+    """
+    return perception.sense(
+      data, self._senses, lambda: self.eyes if wake else self.__dict__.get('eyes')
+    )
 
   @functools.cached_property
   def eyes(self) -> vision.Eyes | None:

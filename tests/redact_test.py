@@ -72,7 +72,8 @@ def test_secrets_are_in_no_file_any_more_and_the_rest_is_as_it_was(agent):
 
 def test_contacts_go_when_they_are_meant(agent):
   tell(agent)
-  assert agent.secrets() == {1: {'password': 1}, 3: {'card': 1}, 6: {'password': 1}}
+  found = {1: {'password': 1}, 2: {'told elsewhere': 1}, 3: {'card': 1}, 6: {'password': 1}}
+  assert agent.secrets() == found
   assert agent.secrets(contacts=True)[4] == {'phone': 1, 'mail': 1}
   agent.redact(contacts=True)
   left = everything(agent)
@@ -111,6 +112,54 @@ def test_dreams_are_struck_too_and_generations_named_that_read_numbers(agent):
   (dream,) = agent.dreams()
   assert (dream.text, dream.pairs[0].answer) == ('It is ***.', '***')
   assert agent.redact(contacts=True).generations == (1,)
+
+
+def test_names_that_look_like_keys_stay(agent):
+  ids = {
+    'response_id': 'chatcmpl-9f8a7b6c5d4e3f2a1b0c9d8e',
+    'client': {'session': 'x7Kq9ZpL2mWv8RtY4'},
+  }
+  agent.observe(PLAIN, 'Hello Biscuit!', now=1.0, metadata=ids)
+  agent.observe(PIN, now=2.0)
+  vector = agent.index.vector(1).copy()
+  assert agent.redact().ids == (2,)
+  assert agent.diary.experience(1).metadata == ids
+  assert (agent.index.vector(1) == vector).all() and 1 in agent.diary.embeddings(
+    agent.embedder.name
+  )[0]
+
+
+def test_what_was_killed_half_way_is_done_again(agent, monkeypatch):
+  tell(agent)
+  night = agent.diary.begin_night({})
+  pairs = (QA(question='What is the PIN?', answer='49213'),)
+  dream = Dream(id=0, night=night, style='', text='It is 49213.', pairs=pairs, sources=(1,))
+  agent.diary.add_dreams([dream])
+  agent.diary.set_night_step(night, 'examine', {'replies': {'recall': [['PIN?', '49213', True]]}})
+  agent.diary.end_night(night, 'failed', {})
+  with monkeypatch.context() as m:
+    m.setattr(Diary, '_rewrite_dreams', lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+      agent.redact()
+  assert b'49213' in everything(agent)
+  agent.redact()
+  assert b'49213' not in everything(agent)
+
+
+def test_the_list_has_what_would_go(agent):
+  agent.observe('What is your PIN?', now=1.0, session='s')
+  agent.observe('It is 49213.', now=2.0, session='s')
+  agent.observe('I typed 49213 again.', now=3.0)
+  agent.observe('The door code was ***.', now=4.0)
+  assert set(agent.secrets()) == {2, 3} and agent.secrets()[3] == {'told elsewhere': 1}
+  assert agent.redact().ids == (2, 3)
+
+
+def test_copies_with_a_secret_are_named(agent):
+  agent.observe('PIN 49213', now=1.0)
+  (agent.workdir / 'diary.sqlite.v4').write_bytes(b'... PIN 49213 ...')
+  receipt = agent.redact()
+  assert receipt.files == ('diary.sqlite.v4',) and not receipt.complete
 
 
 def test_nothing_else_can_change_an_experience(agent):

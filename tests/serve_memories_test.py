@@ -29,7 +29,14 @@ def test_all_messages_of_a_conversation_are_of_one_session():
   assert message().session == message(text='Bye.', turns=turns).session
   named = message(session='s').session
   assert named == message(session='s', text='Something else.').session
-  assert named == session_of('me', 'Ana', 's') and named.startswith('chat/')
+  assert named == session_of('me', 'Ana', 's') and named.startswith('s/')
+
+
+def test_a_conversation_without_a_name_ends_with_the_day():
+  noon, later, tomorrow = (86_400.0 * 20_000 + h * 3600 for h in (12, 20, 26))
+  days = [message(at=t).session for t in (noon, later, tomorrow)]
+  assert days[0] == days[1] != days[2] and days[0].startswith('chat/')
+  assert message(session='s', at=noon).session == message(session='s', at=tomorrow).session
 
 
 @pytest.mark.parametrize('other', [

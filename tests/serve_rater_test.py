@@ -102,7 +102,7 @@ class Parts:
     self.doze = types.SimpleNamespace(asleep=False)
     self.running, self.starting = False, asyncio.Lock()
     self._rate = rate
-    self.agent = types.SimpleNamespace(rate=self.rate)
+    self.agent = types.SimpleNamespace(rate=self.rate, diary=types.SimpleNamespace(count=lambda: 3))
 
   def rate(self, paced):
     self.rated += 1
@@ -303,8 +303,8 @@ def test_importance_begins_a_night(tmp_path_factory):
     with live:
       say(live, 'I have a parrot.')
       say(live, 'And a cat.')
-      until(lambda: live.server.nights.run == 1)
-      assert list(follow(live))[-1]['outcome'] == 'promoted'
+      until(lambda: any('outcome' in event for event in follow(live)))
+      assert [*follow(live)][-1]['outcome'] == 'promoted' and live.server.nights.run == 1
       assert say(live, 'Good morning.') == 'agent@1'
 
 

@@ -84,13 +84,16 @@ def learned(diary: Diary, ids: Collection[int]) -> tuple[int, ...]:
   return tuple(sorted(found))
 
 
-def copies(workdir: pathlib.Path, gone: Sequence[Experience]) -> tuple[str, ...]:
+def copies(
+  workdir: pathlib.Path, gone: Sequence[Experience], values: Collection[str] = ()
+) -> tuple[str, ...]:
   """Files of an identity that hold words of experiences, beside the diary itself.
 
   Diaries of before an update, what a rescue kept, logs and results. Words that are shorter than a
-  dozen characters could be anybody's, and are not looked for.
+  dozen characters could be anybody's, and are not looked for; `values` of five on are, too.
   """
   words = {t.encode() for e in gone for t in (e.content, e.response) if len(t.strip()) >= 12}
+  words |= {v.encode() for v in values if len(v) >= 5}
   words |= {json.dumps(w.decode())[1:-1].encode() for w in words}
   found = []
   for path in sorted(workdir.rglob('*')):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dreaming import types
@@ -20,25 +20,36 @@ from dreaming.memory.nights import Nights
 from dreaming.memory.private import Secrets
 from dreaming.memory.store import dump
 
+_HEARD = ('media', 'lines', 'segments', 'caption')  # of metadata, what was read or heard
 
-def found(experiences: Iterable[types.Experience], contacts: bool) -> dict[int, dict[str, int]]:
-  """Id -> kind of what stands in it ('password', 'key', 'card', 'account', ...) -> how often.
+
+def found(experiences: Sequence[types.Experience], contacts: bool) -> dict[int, dict[str, int]]:
+  """What `struck` would change: id -> kind ('password', 'key', 'card', 'mail', ...) -> how often.
+
+  What stands somewhere only since it is a secret elsewhere is of the kind 'told elsewhere'.
 
   Args:
     contacts: of addresses and telephone numbers, too.
   """
-  out: dict[int, dict[str, int]] = {}
+  secrets, out = Secrets.of(experiences, contacts), {}
   for e in experiences:
-    texts = (e.content, e.response, *(m.description for m in e.media))
-    kinds = collections.Counter(f.kind for text in texts for f in private.find(text, contacts))
-    if kinds:
-      out[e.id] = dict(kinds)
+    if struck(e, secrets) != e:
+      texts = (e.content, e.response, *(m.description for m in e.media))
+      kinds = collections.Counter(
+        f.kind
+        for text in texts
+        for f in private.find(text, contacts)
+        if text[f.start : f.end] != private.STRUCK
+      )
+      out[e.id] = dict(kinds) or {'told elsewhere': 1}
   return out
 
 
 def struck(e: types.Experience, secrets: Secrets) -> types.Experience:
-  """An experience without them: also its metadata, which may hold what was read or heard."""
-  return dataclasses.replace(secrets.without(e), metadata=_struck(e.metadata, secrets))
+  """An experience without them; of its metadata what was read or heard: the rest are names of its
+  own, which look like keys, and tell nothing. Who spoke, and the session's name, stay."""
+  metadata = {k: _struck(v, secrets) if k in _HEARD else v for k, v in e.metadata.items()}
+  return dataclasses.replace(secrets.without(e), metadata=metadata)
 
 
 def _struck(value: Any, secrets: Secrets) -> Any:
@@ -52,11 +63,19 @@ def _struck(value: Any, secrets: Secrets) -> Any:
 class Rewriting(Nights):
   """The part of the diary that writes texts anew."""
 
-  def rewrite(self, experiences: Iterable[types.Experience]) -> int:
-    """Gives experiences other words under their old ids; returns how many were changed.
+  def rewrite(
+    self, experiences: Iterable[types.Experience], secrets: Secrets | None = None
+  ) -> tuple[int, int]:
+    """Gives experiences other words under their old ids, all or none.
 
     Content, response, metadata and what is described of media count; all else stays as it is. Their
     vectors go: they are made anew when an index is.
+
+    Args:
+      secrets: struck out of dreams and of what nights were answered, too.
+
+    Returns:
+      How many experiences and how many dreams were changed.
 
     Raises:
       ValueError: a night is running, or there is no such experience.
@@ -70,9 +89,10 @@ class Rewriting(Nights):
         self._require('experience', e.id)
         count += self._rewrite(e)
       self._run('UPDATE state SET forgetting = 0')
+      dreams = self._rewrite_dreams(secrets) if secrets else 0
     self._run('PRAGMA wal_checkpoint(TRUNCATE)')  # or the text would stay in the log
     self.drop_columns()
-    return count
+    return count, dreams
 
   def _rewrite(self, e: types.Experience) -> int:
     seen = json.dumps([[m.kind, m.digest, m.description] for m in e.media])
@@ -98,14 +118,19 @@ class Rewriting(Nights):
     self._run('DELETE FROM embeddings WHERE experience = ?', (e.id,))
     return 1
 
-  def rewrite_dreams(self, secrets: Secrets) -> int:
-    """Strikes them out of dreams of all nights, also of those that were rejected for them."""
+  def _rewrite_dreams(self, secrets: Secrets) -> int:
+    """Of all nights, also those dreams that were rejected for what they tell."""
     count = 0
-    with self.transaction():
-      for id, text, pairs in self._run('SELECT id, text, pairs FROM dreams'):
-        new = secrets.strike(text)
-        new_pairs = dump([[secrets.strike(t) for t in pair] for pair in json.loads(pairs)])
-        if (new, json.loads(new_pairs)) != (text, json.loads(pairs)):
-          self._run('UPDATE dreams SET text = ?, pairs = ? WHERE id = ?', (new, new_pairs, id))
-          count += 1
+    for id, text, pairs in self._run('SELECT id, text, pairs FROM dreams'):
+      new, new_pairs = secrets.strike(text), _struck(json.loads(pairs), secrets)
+      if (new, new_pairs) != (text, json.loads(pairs)):
+        self._run('UPDATE dreams SET text = ?, pairs = ? WHERE id = ?', (new, dump(new_pairs), id))
+        count += 1
+    replies = "SELECT night, payload FROM night_steps WHERE step = 'examine'"
+    for night, payload in self._run(replies):
+      left = json.loads(payload) or {}
+      new = left | {'replies': _struck(left.get('replies', {}), secrets)}
+      if 'replies' in left and new != left:
+        values = (dump(new), night)
+        self._run("UPDATE night_steps SET payload = ? WHERE night = ? AND step = 'examine'", values)
     return count

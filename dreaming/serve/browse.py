@@ -36,6 +36,7 @@ _WAITING = 'waiting'  # for approval: imported, or of a third party
 _CHOSEN = 200  # experiences of a night that are shown
 _POINTS = 400  # of a curve
 _MATRIX_BYTES = 4 << 20
+_EPISODES = 30 * 86_400.0  # seconds
 _LINES = 20  # of what an import left out
 IMPORT = {
   'type': 'object',
@@ -66,7 +67,7 @@ class Browse:
       Endpoint(method='GET', path='/api/diary', handler=self.diary, scope='read',
                summary='A page of experiences, newest first', query=page | filters),
       Endpoint(method='GET', path='/api/episodes', handler=self.episodes, scope='read',
-               summary='Turns as they hang together, newest first',
+               summary='Turns as they hang together, newest first; by default of the last 30 days',
                query=page | {k: schemas.FILTERS[k] for k in ('since', 'until')}),
       Endpoint(method='GET', path='/api/media/{digest}', handler=self.media, scope='read',
                summary='A picture or a sound of the diary', answer='application/octet-stream'),
@@ -96,7 +97,9 @@ class Browse:
     return JSONResponse(await asyncio.to_thread(read))
 
   async def episodes(self, call: Call) -> Response:
-    fields = {'limit': 50, 'offset': 0} | call.query
+    latest = self._agent.diary.experiences(limit=1, newest_first=True)
+    since = latest[0].time - _EPISODES if latest else 0.0  # a whole life would hold others up
+    fields = {'limit': 50, 'offset': 0, 'since': since} | call.query
     limit, offset = fields.pop('limit'), fields.pop('offset')
     found = await self._talk.with_mind(self._agent.episodes, **fields)
     some = found[::-1][offset : offset + limit]

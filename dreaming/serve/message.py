@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,22 +45,25 @@ class Message:
   @property
   def session(self) -> str:
     """What the diary calls its conversation."""
-    return session_of(self.client, self.user, self._named)
+    return session_of(self.client, self.user, self._named, self.at)
 
   @property
   def _named(self) -> str:
     return self.metadata.get('client', {}).get('session', '')
 
 
-def session_of(client: str, user: str, named: str = '') -> str:
+def session_of(client: str, user: str, named: str = '', at: float | None = None) -> str:
   """What the diary calls a conversation, never the same for two users.
 
-  All that a user says in conversations without a name is of one session: many clients send no
-  history to tell them apart by, and what is an hour apart is never taken for one talk.
+  All that a user says on one day in conversations without a name is of one session: many clients
+  send no history to tell them apart by, and what is an hour apart is never taken for one talk.
 
   Args:
     client: the name of the token that it is had with.
     named: its session, where the client names one.
+    at: Unix seconds, by default this moment.
   """
-  said = json.dumps([client, user, named]).encode()
-  return f'chat/{hashlib.blake2b(said, digest_size=8).hexdigest()}'
+  day = '' if named else int((time.time() if at is None else at) // 86_400)
+  said = json.dumps([client, user, named, day]).encode()
+  name = ' '.join(named.split())[:80] or 'chat'
+  return f'{name}/{hashlib.blake2b(said, digest_size=8).hexdigest()}'

@@ -115,7 +115,9 @@ class Own:
       fields['now'] = fields.pop('time')
     user = fields.setdefault('user', self._agent.life.user)
     # Of a client that names none, all that it logs for somebody is one.
-    fields['session'] = session_of(call.client.name, user, fields.get('session', ''))
+    fields['session'] = session_of(
+      call.client.name, user, fields.get('session', ''), fields.get('now')
+    )
     self._talk.news()
     content = fields.pop('content')
     made = await self._talk.with_mind(self._agent.observe, content, **fields)

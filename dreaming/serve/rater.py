@@ -1,7 +1,8 @@
 """Scores of what was said, given while nobody talks: recall weighs them, and a night may be due.
 
 All that is new is rated in one go on the mind's thread, message by message. Whoever says something
-meanwhile waits for one of them: the rating ends there, and goes on when it is quiet again.
+meanwhile waits for one of them: the rating ends there, and goes on when it is quiet again. In a
+very long life only nights rate.
 A night rates what it finds by itself, in a process of its own: while one runs, nothing is rated.
 """
 
@@ -27,6 +28,7 @@ _LOOK_SECONDS = 0.5  # between looks at whether it is quiet
 _AGAIN_SECONDS, _SELDOM_SECONDS = 30.0, 3600.0  # after an error; twice as long after each, to that
 _ROWS = 10  # at a time: a message with its ten ratings
 _KEPT = 4096  # rows
+_MOST = 20_000  # experiences: of more, only to see what is new takes the mind a second
 
 
 class Wanted(Exception):
@@ -134,6 +136,8 @@ class Rater:
     )
 
   async def _rate(self, talk: Talk) -> None:
+    if talk.agent.diary.count() > _MOST:  # the next night rates
+      return
     talk.unrated = False  # what is said from now on makes it true again
     try:
       count = await talk.with_mind(self._work, talk)
@@ -143,7 +147,7 @@ class Rater:
     except Exception as e:  # recall does without, and the next night rates
       talk.unrated = True
       times, _ = self._failed.get(talk, (0, 0.0))
-      wait = min(_AGAIN_SECONDS * 2**times, _SELDOM_SECONDS)
+      wait = min(_AGAIN_SECONDS * 2 ** min(times, 9), _SELDOM_SECONDS)
       self._failed[talk] = times + 1, time.monotonic() + wait
       why = ' '.join(str(e).split()) or type(e).__name__
       fields = {'error': type(e).__name__, 'why': why, 'again_seconds': wait}

@@ -12,7 +12,7 @@ import base64
 import binascii
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -88,10 +88,11 @@ class Senses:
   Args:
     agent: whose limits count and whose store keeps what is logged.
     limit: bytes that the pictures and voice notes of a message may have together.
+    asleep: whether no weights are to be read.
   """
 
-  def __init__(self, agent: Agent, limit: int):
-    self._agent, self._limit = agent, limit
+  def __init__(self, agent: Agent, limit: int, asleep: Callable[[], bool] = lambda: False):
+    self._agent, self._limit, self._asleep = agent, limit, asleep
     self._thread = ThreadPoolExecutor(1, thread_name_prefix='senses')
     self._waiting = 0
 
@@ -125,7 +126,7 @@ class Senses:
       kind, _ = media_lib.kind(data)
       if kind != part.kind:
         raise ValueError(f'it is no {part.kind}, but {kind}')
-      media, metadata = self._agent.sense(data)
+      media, metadata = self._agent.sense(data, wake=not self._asleep())
       said = ''
       if kind == 'audio':
         said, media = perception.spoken(media, metadata)

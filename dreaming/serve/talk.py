@@ -139,8 +139,8 @@ class Talk:
   def __init__(self, agent: Agent, voices: Voices, baking: Baking):
     self.agent, self.voices, self.baking = agent, voices, baking
     config = configuration.group(agent.config, 'serve', ServeConfig)
-    self.senses = shown_lib.Senses(agent, config.max_media_bytes)
     self.doze = Doze(agent.workdir / 'held', agent.media, config.queue)
+    self.senses = shown_lib.Senses(agent, config.max_media_bytes, lambda: self.doze.asleep)
     self.thinking = 0  # replies that are not spoken yet
     self.asked = 0  # of the mind, that is not done yet
     self.heard = time.monotonic()  # when something was said last
