@@ -90,6 +90,8 @@ def get_config() -> ml_collections.ConfigDict:
   c.score.novelty = 0.0
   c.score.emotion = 0.0  # above 0 nights rate it too: needs the extra `emotion`, and twice the time
   c.score.feedback = 0.0
+  c.score.recency = 0.0  # 10 at once, and towards 1 as it halves
+  c.score.half_life_hours = 72.0
 
   # Serving over HTTP (the extra `serve`; --mode=serve).
   c.serve = ml_collections.ConfigDict()

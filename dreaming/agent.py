@@ -26,7 +26,7 @@ from dreaming.forgetting import Forgetting
 from dreaming.memory import addressed, corroborate, rating, score
 from dreaming.memory import recall as recall_lib
 from dreaming.memory.recall import Recalled
-from dreaming.recollection import Thought
+from dreaming.thought import Thought
 from dreaming.types import Dream, Experience, Generation, Media
 
 if TYPE_CHECKING:  # a second of imports that only a night needs

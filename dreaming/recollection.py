@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import re
 import textwrap
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from dreaming.memory import addressed, embed, reading, rerank, retell, unheard
 from dreaming.memory import recall as recall_lib
 from dreaming.memory.recall import Recalled
 from dreaming.memory.senses import perception
+from dreaming.thought import Thought, Weighed
 from dreaming.types import Experience, Mind, Trust
 
 _SPOKEN = 20  # latest experiences with a word that are looked at; of more some will tell
@@ -28,27 +30,10 @@ _POINTS = re.compile(
   re.IGNORECASE,
 )
 _OF_SEEN = 1.0  # nats: what was shown just now is likelier to be meant than a note is
+_BESIDE = math.log(1000)  # nats: so much likelier is a question whose answer others wrote
 _PIECES = 16  # of what stands in a picture
 _LOOKED_AT = 2  # of them, that a question is answered from
 _FIRST_THOUGHT = 16  # tokens: enough to see whether the weights know an answer
-
-
-class Weighed(NamedTuple):
-  reply: str
-  notes: list[Recalled]  # that it is from; none where the weights know better
-  mind: Mind  # that read them, or whose words it is
-  final: bool = False  # nothing is left to be said by a mind
-  own: bool = False  # final words of the mind's own
-
-
-class Thought(NamedTuple):
-  """What a reply will be made of."""
-
-  prompt: chat.ReplyPrompt
-  mind: Mind  # whose words it will be
-  recalled: list[Recalled]  # best first
-  said: str  # the whole reply, where it is known; '' where the mind is still to speak
-  own: bool = False  # `said` are the mind's own words, and no note's
 
 
 class Recollection(Life):
@@ -166,7 +151,8 @@ class Recollection(Life):
     noted = [i for i, own in enumerate(recalled) if own and i not in untold]
     # Others' words are read where the user's own tell nothing: they correct and displace none.
     both = [reading.apart(own) for own in recalled]
-    recalled = [own or others for own, others in both]
+    beside = self._beside(questions, user, both)
+    recalled = [others if i in beside else own or others for i, (own, others) in enumerate(both)]
     newer = {i for i in noted if any(r.experience.id > last for r in recalled[i])}
     # What an -it model reads is never beyond doubt: older notes it reads where they are needed.
     first = [i for i in noted if i in newer or not self._model.instruct]
@@ -179,7 +165,7 @@ class Recollection(Life):
     late = [i for i in unsaid if i not in read]
     read |= self._read(reader, questions, user, recalled, late, max_tokens)
     told += [i for i in unsaid if read[i][1] >= least]
-    others = [own for _, own in both]
+    others = [theirs for _, theirs in both]
     late = {i for i in rest if any(r.experience.id > last for r in others[i])} | {*unsaid}
     silent = [i for i in rest if i in late and i not in told and all(both[i])]
     foreign = self._read(reader, questions, user, others, silent, max_tokens)
@@ -202,6 +188,17 @@ class Recollection(Life):
       said[i] = Weighed(reply, recalled[i], reader, self._retells or quoted)
     said |= {i: Weighed(prompts.UNKNOWN.format(user=user), [], mind, True) for i in untold}
     return [said[i] for i in range(len(questions))]
+
+  def _beside(self, questions, user: str, both) -> set[int]:
+    """Those that the user's own words are not about at all, and others' are."""
+    which = [i for i, sides in enumerate(both) if all(sides) and not self._model.instruct]
+    asked = [prompts.third_person(questions[i], user) for i in which]
+    own, others = (
+      rerank.likelihood(self.decoder, self.base_mind, asked, [both[i][side] for i in which])
+      for side in (0, 1)
+    )
+    pairs = zip(which, own, others, strict=True)
+    return {i for i, of_own, of_others in pairs if of_others - of_own >= _BESIDE}
 
   def _unheard(self, questions, user: str, which: Sequence[int]) -> set[int]:
     """Those about what nobody spoke of: what is likest does not answer them."""

@@ -260,6 +260,16 @@ def test_profoundness_is_the_mean_of_the_parts_that_are_there():
       ProfoundnessWeights(**bad)
 
 
+def test_recency_decays_as_its_half_life_says():
+  s = types.Scores(importance=4.0)
+  w = ProfoundnessWeights(importance=1.0, recency=1.0, half_life_hours=24.0)
+  assert [score.profoundness(s, w, h) for h in (-5.0, 0.0, 24.0, 48.0)] == [7.0, 7.0, 4.75, 3.625]
+  assert score.profoundness(s, hours=1e9) == 4.0  # by default it does not count
+  for wrong in ({'half_life_hours': 0.0}, {'importance': 0.0, 'recency': 1.0}, {'recency': -1.0}):
+    with pytest.raises(ValueError, match='score'):
+      ProfoundnessWeights(**wrong)
+
+
 @pytest.mark.real
 def test_gemma_tells_what_matters_from_small_talk():
   from dreaming.brain import decode, weights

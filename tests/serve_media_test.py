@@ -182,7 +182,7 @@ def test_what_is_not_to_be_stored_leaves_nothing(live):
 def test_only_the_last_message_is_looked_at(live, monkeypatch):
   seen = []
   sense = live.agent.sense
-  monkeypatch.setattr(live.agent, 'sense', lambda data: seen.append(data) or sense(data))
+  monkeypatch.setattr(live.agent, 'sense', lambda data, **how: seen.append(data) or sense(data))
   messages = [
     {'role': 'user', 'content': [picture(sign('One'))]},
     {'role': 'assistant', 'content': 'I see.'},
@@ -267,11 +267,13 @@ def test_only_a_few_send_what_is_large_at_a_time(monkeypatch):
 def test_only_so_many_are_looked_at(live, monkeypatch):
   monkeypatch.setattr(shown, '_WAITING', 1)
   sense, going = live.agent.sense, threading.Event()
-  monkeypatch.setattr(live.agent, 'sense', lambda data: going.wait(30) and sense(data))
+  monkeypatch.setattr(
+    live.agent, 'sense', lambda data, **how: going.wait(30) and sense(data, **how)
+  )
   found = []
   thread = threading.Thread(target=lambda: found.append(say(live, picture(sign()))))
   thread.start()
-  while not live.server.talk.senses._waiting:
+  while not live.server.talk.senses._waiting and thread.is_alive():
     time.sleep(0.01)
   with pytest.raises(openai.RateLimitError, match='are looked at'):
     say(live, picture(sign()))

@@ -34,20 +34,29 @@ def by_question(
     recalled: of each question; what alone came to mind needs no judgement.
   """
   rows = [(i, r) for i, own in enumerate(recalled) if len(own) > 1 for r in own]
-  cut = _cutter(decoder)
-  if not rows or cut is None:
-    return [list(own) for own in recalled]
-  ask = f'\n{prompts.QUESTION}'.rstrip()
-  notes = [cut(chat.notes(reading.told([r])).rstrip()) + ask for _, r in rows]
-  asked = [f' {cut(questions[i])}\n' for i, _ in rows]
-  found = decoder.logprobs(mind, notes, asked, prefix=chat.NOTES_PREFIX)
-  likely = {
-    (i, r.experience.id): float(np.sum(logp)) for (i, r), logp in zip(rows, found, strict=True)
-  }
+  found = likelihood(decoder, mind, [questions[i] for i, _ in rows], [[r] for _, r in rows])
+  likely = {(i, r.experience.id): x for (i, r), x in zip(rows, found, strict=True)}
   return [
     sorted(own, key=lambda r, i=i: -likely.get((i, r.experience.id), 0.0))
     for i, own in enumerate(recalled)
   ]
+
+
+def likelihood(
+  decoder: Decoder, mind: Mind, questions: Sequence[str], recalled: Sequence[Sequence[Recalled]]
+) -> list[float]:
+  """Of each question after its memories, in nats; 0 where there is no room to judge.
+
+  Args: as of `by_question`.
+  """
+  cut = _cutter(decoder)
+  if not questions or cut is None:
+    return [0.0] * len(questions)
+  ask = f'\n{prompts.QUESTION}'.rstrip()
+  notes = [cut(chat.notes(reading.told(own)).rstrip()) + ask for own in recalled]
+  asked = [f' {cut(q)}\n' for q in questions]
+  found = decoder.logprobs(mind, notes, asked, prefix=chat.NOTES_PREFIX)
+  return [float(np.sum(logp)) for logp in found]
 
 
 def evidence(

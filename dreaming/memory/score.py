@@ -108,10 +108,17 @@ class ProfoundnessWeights:
   novelty: float = 0.0
   emotion: float = 0.0
   feedback: float = 0.0
+  recency: float = 0.0
+  half_life_hours: float = 72.0  # in which recency halves
 
   def __post_init__(self):
-    if min(dataclasses.astuple(self)) < 0 or not any(dataclasses.astuple(self)):
-      raise ValueError(f'score: weights are >= 0, and one of them is more, not {self}')
+    parts = self.importance, self.novelty, self.emotion, self.feedback
+    if min(*parts, self.recency) < 0 or not any(parts):
+      raise ValueError(
+        f'score: weights are >= 0, and one beside that of recency is more, not {self}'
+      )
+    if not self.half_life_hours > 0:
+      raise ValueError(f'score.half_life_hours is {self.half_life_hours}: take more than 0')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -277,9 +284,15 @@ def novelty(vector: np.ndarray, index: Index) -> float:
 
 
 def profoundness(
-  scores: types.Scores | None, weights: ProfoundnessWeights = ProfoundnessWeights()
+  scores: types.Scores | None,
+  weights: ProfoundnessWeights = ProfoundnessWeights(),
+  hours: float = 0.0,
 ) -> float:
-  """The weighted mean of the parts that are there, 1 to 10; NEUTRAL when none is."""
+  """The weighted mean of the parts that are there, 1 to 10; NEUTRAL when none is.
+
+  Args:
+    hours: since it happened; recency decays with them (Park et al. 2023, arXiv 2304.03442).
+  """
   if scores is None:
     return NEUTRAL
   w = weights
@@ -288,6 +301,7 @@ def profoundness(
     (scores.novelty, w.novelty),
     (scores.emotion, w.emotion),
     (scores.feedback, w.feedback),
+    (1.0 + 9.0 * 0.5 ** (max(hours, 0.0) / w.half_life_hours), w.recency),
   ]
   total = sum(weight for value, weight in parts if value > 0)
   return sum(value * weight for value, weight in parts if value > 0) / total if total else NEUTRAL

@@ -101,7 +101,7 @@ def select(
   candidates = [
     _Candidate(
       experience=e,
-      worth=min(score.profoundness(e.scores, config.weights) + more, 10.0),
+      worth=min(score.profoundness(e.scores, config.weights, (now - e.time) / 3600) + more, 10.0),
       sure=_feedback(e) >= score.WANTED or e.id in latest,
     )
     for e, more in zip(allowed, themed, strict=True)
