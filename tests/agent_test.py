@@ -714,6 +714,23 @@ def test_others_text_is_told_as_theirs_and_displaces_nothing(believing):
   assert ask_of_dentist(agent) == 'Molar'
 
 
+def test_what_the_users_own_words_are_not_about_others_may_tell(believing, monkeypatch):
+  agent, _ = believing
+  agent.observe('Your dentist is Doctor Molar.', now=1.0, trust=Trust.THIRD_PARTY, session='mail')
+  agent.observe('My dentist drum is red.', now=0.0)
+  likely = {}
+
+  def likelihood(decoder, mind, asked, recalled):
+    trusts = [own[0].experience.trust >= Trust.USER for own in recalled]
+    return [likely['own' if own else 'others'] for own in trusts]
+
+  monkeypatch.setattr(rerank, 'likelihood', likelihood)
+  theirs = prompts.QUOTED.format(words='Your dentist is Doctor Molar.')
+  for others, quoted in ((-30.0, False), (-14.0, False), (-12.0, True)):
+    likely |= {'own': -20.0, 'others': others}
+    assert (ask_of_dentist(agent) == theirs) == quoted
+
+
 def test_what_a_picture_shows_and_what_another_one_says_is_theirs(believing):
   agent, _ = believing
   shown = Media(kind='image', digest='0' * 64, description='text: Your dentist is Molar')

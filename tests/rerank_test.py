@@ -54,6 +54,15 @@ def test_the_memory_that_makes_the_question_likeliest_comes_first():
   assert decoder.read[0].endswith('Q: Who is called Kiwi\n')
 
 
+def test_the_likelihood_of_a_question_is_that_after_all_its_memories():
+  decoder = Words()
+  recalled = [[note(1, 'the parrot sings'), note(2, 'is Kiwi now')], [note(3, 'the Kiwi sings')]]
+  found = rerank.likelihood(decoder, None, ['Kiwi parrot', 'Kiwi parrot'], recalled)
+  assert found == [0.0, -3.0] and rerank.likelihood(decoder, None, [], []) == []
+  decoder.cache_length = 8
+  assert rerank.likelihood(decoder, None, ['Kiwi'], recalled[:1]) == [0.0]
+
+
 def test_evidence_is_what_the_notes_add_to_the_reply_and_some_of_what_they_add_to_the_question():
   decoder = Words()
   own = [[note(1, 'the parrot is Kiwi now')]] * 3

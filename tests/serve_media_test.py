@@ -305,7 +305,7 @@ def test_where_senses_are_missing_it_says_so(live, monkeypatch):
   monkeypatch.setattr(perception.extra, 'has', lambda *modules: 'av' not in modules)
   assert live.http.get('/api/status').json()['senses'] == {'image': True, 'audio': False}
 
-  def none(data):
+  def none(data, **how):
     raise FileNotFoundError('pictures and sounds need the package rapidocr')
 
   monkeypatch.setattr(live.agent, 'sense', none)
