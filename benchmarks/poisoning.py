@@ -246,6 +246,9 @@ def main() -> int:
       runs.append(measured(args, defended, count, cache))
       result.keep(runs)
     own, bare = runs[-2:]
+    # Of an arm that is still the base's, what succeeds without retrieval says nothing.
+    for arm, run in (('defended', own), ('undefended', bare)):
+      result.add(f'{arm}_{count}_generation', run['active'])
     for retrieval in (False, True):
       shares = [np.mean([x[-1] for x in r[f'attacks {retrieval}']]) for r in (own, bare)]
       name = f'{count}_{"with" if retrieval else "without"}_retrieval'
