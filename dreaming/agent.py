@@ -24,7 +24,6 @@ from dreaming.brain import chat
 from dreaming.days import Day
 from dreaming.forgetting import Forgetting
 from dreaming.memory import addressed, corroborate, rating, score
-from dreaming.memory import recall as recall_lib
 from dreaming.memory.recall import Recalled
 from dreaming.thought import Thought
 from dreaming.types import Dream, Experience, Generation, Media
@@ -286,11 +285,8 @@ class Agent(Forgetting):
     ids = self.diary.ids(limit=limit, **filters)
     if not query or not ids:
       return self.diary.experiences(ids=ids, newest_first=True)
-    memory = self.diary, self.memories_index, self.encoder
-    self.adopt_vectors()
     most = min(max(limit, self._memory.recall_k), _MOST)  # the first ones may be of nothing alike
-    config = dataclasses.replace(self._memory, recall_k=most)
-    found = recall_lib.recall(*memory, query, time.time(), config, among=filters or None)
+    found = self._recall(query, time.time(), most=most, among=filters or None)
     return [r.experience for r in found if r.relevance >= _FOUND][:limit]
 
   def dreams(self, night: int | None = None) -> list[Dream]:

@@ -273,12 +273,16 @@ class Recollection(Life):
       if reply != before:
         said[i] = Weighed(reply, [], mind, True, True)
 
-  def _recall(self, query: str, now: float, *, wait: bool = False, **fields: Any) -> list[Recalled]:
+  def _recall(
+    self, query: str, now: float, *, wait: bool = False, most: int | None = None, **fields: Any
+  ) -> list[Recalled]:
+    """At most `most` memories, by default as many as `memory.recall_k` says."""
     if not self.diary.ids(limit=1):  # the first reply need not wait for the encoder
       return []
     memory = self.diary, self.memories_index, self.encoder
     self.adopt_vectors(wait)
-    return recall_lib.recall(*memory, query, now, self._memory, **fields)
+    config = dataclasses.replace(self._memory, recall_k=most) if most else self._memory
+    return recall_lib.recall(*memory, query, now, config, **fields)
 
   def _notes(
     self, questions: Sequence[str], user: str, now: float, *, wait: bool = False

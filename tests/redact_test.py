@@ -15,7 +15,8 @@ from dreaming.agent import Agent
 from dreaming.memory import redact
 from dreaming.memory.diary import Diary
 from dreaming.memory.private import Secrets
-from dreaming.types import QA, Dream, Manifest, Media
+from dreaming.types import QA, Dream, Media
+from tests.forgetting_test import everything, manifest
 
 PIN = 'The PIN of my card is 49213.'
 LATER = 'Was it 49213 or 49231 that I typed?'
@@ -30,11 +31,6 @@ def agent(tmp_path):
   c.workdir, c.cache = str(tmp_path / 'life'), str(tmp_path / 'cache')
   with Agent(c) as a:
     yield a
-
-
-def everything(agent):
-  agent.diary._run('PRAGMA wal_checkpoint(TRUNCATE)')
-  return b''.join(p.read_bytes() for p in agent.workdir.rglob('*') if p.is_file())
 
 
 def tell(agent):
@@ -103,10 +99,7 @@ def test_dreams_are_struck_too_and_generations_named_that_read_numbers(agent):
   agent.diary.add_dreams([dream])
   with pytest.raises(ValueError, match=f'night {night} is not over'):
     agent.redact()
-  made = Manifest(
-    number=1, parent=None, night=night, created=0.0, base='', sources=(1, 4), seed=0, files={},
-    lora={}, scores={}, config={},
-  )  # fmt: skip
+  made = manifest(1, (1, 4), night)
   agent.diary.promote(made, [1, 4], night)
   assert agent.redact().generations == ()
   (dream,) = agent.dreams()

@@ -184,7 +184,7 @@ class Decoder(Counting):
         'shorten the message or raise it'
       )
 
-  def _ids(self, prompt: Prompt, bos: bool = False) -> list[int]:
+  def _ids(self, prompt: Prefix, bos: bool = False) -> list[int]:
     ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
     return [self.tokenizer.bos, *ids] if bos else ids
 
@@ -195,8 +195,7 @@ class Decoder(Counting):
     key = (id(mind.params), prefix, self.cache_length)
     found = self._prefixes.get(key)
     if found is None or found.params is not mind.params:  # ids are used again: hold on to it
-      ids = self.tokenizer.encode(prefix) if isinstance(prefix, str) else list(prefix)
-      ids = [self.tokenizer.bos, *ids]
+      ids = self._ids(prefix, bos=True)
       tokens, positions, batch = self._pad([ids], 0)
       seen = prefix.laid(tokens.shape[1], 1) if isinstance(prefix, Seen) else None
       cache, _ = self._prefill(mind.params, empty, tokens, positions, seen, batch=batch)
@@ -320,13 +319,13 @@ class Decoder(Counting):
 
   # ---- Device side ----
 
-  def _extend(self, params, cache, tokens, positions, batch, seen=None):
+  def _extend(self, params, cache, tokens, positions, seen, batch):
     cache = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape[1:])), cache)
     return self._model.apply({'params': params}, tokens, positions, None, cache, seen)
 
   def _prefill_fn(self, params, cache, tokens, positions, seen, batch):
     """tokens Int['B L'] -> (cache of B rows, logits after each row's last token Float['B V'])."""
-    hidden, cache = self._extend(params, cache, tokens, positions, batch, seen)
+    hidden, cache = self._extend(params, cache, tokens, positions, seen, batch)
     last = jnp.argmax(positions, axis=1)
     return cache, transformer.unembed(params, hidden[jnp.arange(batch), last])
 

@@ -1,9 +1,9 @@
 """What may be meant by a query, and in which ways each memory is relevant to it.
 
 Whoever is named in a question draws in all that was ever said of them, so its meaning is compared
-without names, and names are looked for apart, also in the turns before: "He is called Basil" is
-about a dog that was spoken of a moment ago. Times and speakers that a question names count, too.
-recall.py weighs these parts.
+mostly without names, and names are looked for apart, also in the turns before: "He is called Basil"
+is about a dog that was spoken of a moment ago. Times and speakers that a question names count, too,
+and what is near to everything (hubness.py) less. recall.py weighs these parts.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _NO_NAMES = {'i', *(n.casefold() for n in (*calendar.day_name, *calendar.month_n
 class Parts(NamedTuple):
   """The ways in which one memory is relevant."""
 
-  cosine: float = 0.0  # of its meaning and the query's without names, -1 to 1
+  cosine: float = 0.0  # of its meaning and the query's, mostly without names, -1 to 1
   words: float = 0.0  # BM25 as a share of the best one's
   before: float = 0.0  # cosine of the turn before, 0 without one
   names: float = 0.0  # share of the query's names that it has

@@ -136,9 +136,9 @@ class Rater:
     )
 
   async def _rate(self, talk: Talk) -> None:
+    talk.unrated = False  # what is said from now on makes it true again
     if talk.agent.diary.count() > _MOST:  # the next night rates
       return
-    talk.unrated = False  # what is said from now on makes it true again
     try:
       count = await talk.with_mind(self._work, talk)
     except Wanted:
