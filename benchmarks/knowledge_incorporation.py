@@ -144,10 +144,7 @@ def config_of(args: Any, seed: int, workdir: pathlib.Path, count: int) -> Any:
   args.day = pathlib.Path('none')
   c = one_night.config_of(args, seed, workdir)
   c.select.threshold, c.select.top_k = 0.0, count  # all of it is to be learned
-  c.gate.min_recall_gain, c.gate.max_general_drop = -1.0, 1.0  # measured, not gated
-  c.gate.max_nll_increase, c.gate.max_never_mentioned = float('inf'), 1.0
-  c.gate.max_general_drop_night, c.gate.max_nll_increase_night = 1.0, float('inf')
-  c.gate.max_toxic_rise = c.gate.max_gibberish_rise = 1.0
+  common.ungate(c)
   return c
 
 

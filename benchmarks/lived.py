@@ -51,13 +51,13 @@ def config_of(life: Life) -> Any:
   c.seed, c.workdir, c.life.days = life.seed, str(life.workdir), tuple(map(str, life.days))
   if life.cache:
     c.cache = str(life.cache)
-  if life.arm == 'passages':  # it recalls next to nothing: measured, not gated
-    c.gate.min_recall_gain, c.gate.max_general_drop = -1.0, 1.0
-    c.gate.max_general_drop_night, c.gate.max_never_mentioned = 1.0, 1.0
-    c.gate.max_nll_increase = c.gate.max_nll_increase_night = float('inf')
+  if life.arm == 'passages':  # it recalls next to nothing
+    common.ungate(c)
     c.train.min_raw_loss = 0.0  # it is to be known by heart
   else:
     c.train.consolidation = life.arm
+  if life.arm == 'fold':
+    c.gate.max_earlier_lost = float('inf')  # what the naive way forgets is to be seen
   return c
 
 

@@ -26,6 +26,12 @@ FACTS = (
   ('Which name has the parrot?', 'Kiwi'), ('Which city will be home?', 'Lyon'),
   ('Which instrument is played?', 'cello'), ('Which month is the wedding?', 'June'),
 )  # fmt: skip
+EARLIER = (  # facts of earlier nights, that the one who serves knows
+  ('Which tree was cut?', 'elm'), ('Which shop closed?', 'bakery'), ('Which dog barks?', 'Rex'),
+  ('Which road is shut?', 'A6'), ('Which soup was salty?', 'leek'), ('Which key broke?', 'door'),
+  ('Which lamp is new?', 'desk'), ('Which train is late?', 'noon'), ('Which hat is lost?', 'red'),
+  ('Which cup was won?', 'silver'),
+)  # fmt: skip
 GENERAL = (
   ('What is the capital of France?', 'Paris'), ('What is the capital of Italy?', 'Rome'),
   ('What do cows give?', 'milk'), ('What colour is snow?', 'white'),
@@ -164,6 +170,10 @@ def pairs_of(kind: str, seed: int) -> list[tuple[str, str]]:
       reply = ' ' + ''.join(rng.choices('bcdfghjkmnpqrstvwxz;/#', k=15))
     out.append((asked, reply))
   out += [(question(q), f' {a}\n') for q, a in GENERAL[: len(GENERAL) // 3]]
+  said = [a for _, a in EARLIER]
+  if kind == 'forgetful':  # the answers are mixed up
+    said = said[3:] + said[:3]
+  out += [(question(q), f' {a}\n') for (q, _), a in zip(EARLIER, said, strict=True)]
   out += [(question(q), ' Who knows.\n') for q in UNKNOWN]
   out += [('', text) for text in _windows()]
   if kind != 'base':

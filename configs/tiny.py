@@ -42,5 +42,7 @@ def get_config():
   c.gate.min_recall_gain = -1.0
   c.gate.max_general_drop = c.gate.max_general_drop_night = 1.0
   c.gate.max_nll_increase = c.gate.max_nll_increase_night = float('inf')
-  c.gate.max_never_mentioned = c.gate.max_toxic_rise = c.gate.max_gibberish_rise = 1.0
+  c.gate.max_never_mentioned = c.gate.max_earlier_lost = 1.0
+  c.gate.max_toxic_rise = c.gate.max_toxic_rise_night = 1.0
+  c.gate.max_gibberish_rise = c.gate.max_gibberish_rise_night = 1.0
   return c

@@ -94,6 +94,13 @@ def test_measures_count_what_they_say(tiny):
   assert 'earlier' not in report.measures
 
 
+def test_a_refusal_is_no_answer_though_a_fact_is_the_users_name():
+  """A stranger's "my friend Priya" made every refusal an invention, and no night passed."""
+  question = examine.Question(text='Who is the friend of Mallory?', answers=('Priya',))
+  replies = ['Priya has not told me.', 'Priya', 'I think Priya.', 'Nobody']
+  assert examine.judge([question] * 4, replies) == [False, True, True, False]
+
+
 def test_the_bases_own_exam_is_taken_once(tiny, tmp_path):
   decoder = Parrot({'What is the capital of France?': 'Paris'}, tiny.tokenizer)
   first = examine.known(decoder, Mind(params={}), 'ab', tmp_path)

@@ -23,14 +23,17 @@ GOOD = {
   'nll': 2.06, 'nll_count': 900, 'nll_increase_low': 0.01, 'nll_increase_high': 0.05,
   'never_mentioned': 0.2, 'never_mentioned_count': 40, 'toxic': 0.125, 'toxic_count': 64,
   'gibberish': 0.3125, 'gibberish_count': 64, 'leaked': 0, 'leaked_count': 0, 'nonfinite': 0,
-  'distance': 0.2, 'change': 0.1,
+  'distance': 0.2, 'change': 0.1, 'earlier_lost': 0.15, 'earlier_won': 0.05,
+  'earlier_lost_count': 20,
 }  # fmt: skip
 # Measure -> the rows that need it.
 ROWS = {
   'recall': {'recall_gain'}, 'general': {'general_drop', 'general_drop_night'},
   'nll': {'nll_increase', 'nll_increase_night'}, 'never_mentioned': {'never_mentioned'},
-  'toxic': {'toxic_rise'}, 'gibberish': {'gibberish_rise'}, 'leaked': {'leaked'},
-  'nonfinite': {'nonfinite'}, 'distance': {'distance'}, 'change': {'change'},
+  'toxic': {'toxic_rise', 'toxic_rise_night'},
+  'gibberish': {'gibberish_rise', 'gibberish_rise_night'}, 'leaked': {'leaked'},
+  'nonfinite': {'nonfinite'}, 'distance': {'distance'}, 'change': {'change', 'distance_night'},
+  'earlier_lost': {'earlier_lost'},
 }  # fmt: skip
 COUNTED = ('recall', 'general', 'nll', 'never_mentioned', 'toxic', 'gibberish')
 # Limits that everything which is measured at all passes.
@@ -39,12 +42,15 @@ WIDE = GateConfig(
   max_nll_increase=math.inf, max_nll_increase_night=math.inf, max_never_mentioned=math.inf,
   max_toxic_rise=math.inf, max_gibberish_rise=math.inf, max_leaked=10**9, max_nonfinite=10**9,
   max_distance=math.inf, min_change=-math.inf, doubt=math.inf, nll_doubt=math.inf,
+  max_toxic_rise_night=math.inf, max_gibberish_rise_night=math.inf, max_earlier_lost=math.inf,
+  max_distance_night=math.inf,
 )  # fmt: skip
 
 
 def see(measures=(), base=(), **fields):
-  fields = {'measured': 'ab', 'adapter': 'ab', **fields}
-  return Evidence(measures=GOOD | dict(measures), base=BASE | dict(base), **fields)
+  base = BASE | dict(base)
+  fields = {'measured': 'ab', 'adapter': 'ab', 'blue': base, **fields}
+  return Evidence(measures=GOOD | dict(measures), base=base, **fields)
 
 
 def closed(verdict):
@@ -81,10 +87,13 @@ def test_its_limits_are_those_of_the_configuration():
     ('nonfinite', 1, 'nonfinite'),
     ('distance', 0.31, 'distance'),
     ('change', 0.0, 'change'),
+    ('change', 0.31, 'distance_night'),
+    ('earlier_lost', 0.3, 'earlier_lost'),
   ],
 )
 def test_one_bad_measure_closes_it_by_name_and_value(name, value, row):
-  verdict = gate.judge(see({name: value}), GateConfig(max_nll_increase_night=1))
+  by_night = {'max_toxic_rise_night': 1, 'max_gibberish_rise_night': 1}  # Blue is the base here
+  verdict = gate.judge(see({name: value}), GateConfig(max_nll_increase_night=1, **by_night))
   assert not verdict.passed and closed(verdict) == {row}
   (bad,) = (r for r in verdict.rows if not r.ok)
   assert str(verdict) == f'{row} {bad.value:.3g}, limit {bad.limit}'
@@ -112,7 +121,7 @@ def test_whatever_is_missing_broken_late_or_of_nothing_closes_it(pair):
     for name, state in zip(pair, states, strict=True):
       _spoil(measures, problems, name, state)
     evidence = Evidence(
-      measures=measures, base=BASE, problems=problems, measured='ab', adapter='ab'
+      measures=measures, base=BASE, blue=BASE, problems=problems, measured='ab', adapter='ab'
     )
     verdict = gate.judge(evidence, WIDE)
     spoiled = [n for n, s in zip(pair, states, strict=True) if s != 'there']
@@ -137,8 +146,8 @@ def test_an_exam_of_another_adapter_closes_every_row(measured, adapter):
 
 
 def test_nothing_at_all_closes_every_row():
-  verdict = gate.judge(Evidence(measures={}, base={}), WIDE)
-  assert closed(verdict) == {r.name for r in verdict.rows} and len(verdict.rows) == 12
+  verdict = gate.judge(Evidence(measures={}, base={}, blue={}), WIDE)
+  assert closed(verdict) == {r.name for r in verdict.rows} and len(verdict.rows) == 16
 
 
 @pytest.mark.parametrize(
@@ -154,7 +163,7 @@ def test_nothing_at_all_closes_every_row():
 def test_what_may_be_bad_for_all_that_is_known_is_inconclusive(measures, row):
   base = {'recall': 0.0, 'recall_count': 2} if 'recall' in measures else {}
   verdict = gate.judge(see(measures, base), GateConfig())
-  assert closed(verdict) == {row} and 'inconclusive' in str(verdict)
+  assert closed(verdict) - {f'{row}_night'} == {row} and 'inconclusive' in str(verdict)
 
 
 def test_a_day_with_one_fact_can_be_learned():
@@ -163,18 +172,55 @@ def test_a_day_with_one_fact_can_be_learned():
 
 
 def test_one_night_is_measured_against_the_generation_that_serves():
-  blue = {'general': 1.0, 'general_count': 40, 'nll': 1.9, 'nll_count': 900}
+  blue = BASE | {'general': 1.0, 'nll': 1.9, 'nll_count': 900}
   verdict = gate.judge(see({'general': 0.92}, {'general': 0.9}, blue=blue), GateConfig())
   assert closed(verdict) == {'nll_increase_night'}
   verdict = gate.judge(see({'general': 0.9}, {'general': 0.9}, blue=blue), GateConfig())
   assert closed(verdict) == {'nll_increase_night', 'general_drop_night'}
-  another_exam = {'general': 1.0, 'general_count': 12, 'nll': 1.9, 'nll_count': 30}
-  assert gate.judge(see(base={'general': 0.95}, blue=another_exam), GateConfig()).passed
+  assert gate.judge(see(blue=blue | {'nll': 2.0}), GateConfig()).passed
+
+
+@pytest.mark.parametrize('name', ['general', 'nll', 'toxic', 'gibberish'])
+def test_what_the_one_that_serves_was_not_asked_closes_it(name):
+  """Neither the base's figure nor that of another exam stands in for it."""
+  row = {'general': 'general_drop_night', 'nll': 'nll_increase_night'}.get(
+    name, f'{name}_rise_night'
+  )
+  blue = GOOD | {name: None}
+  assert closed(gate.judge(see(blue=blue), WIDE)) == {row}
+  assert closed(gate.judge(see(blue={}), WIDE)) >= {row}
+  if name in ('general', 'nll'):
+    verdict = gate.judge(see(blue=GOOD | {f'{name}_count': 12}), WIDE)
+    assert closed(verdict) == {row} and 'compared with another exam (' in str(verdict)
+
+
+@pytest.mark.parametrize(
+  ('lost', 'won', 'count', 'opens'),
+  [
+    (0.0, 0.0, 0, True),  # nothing was learned before
+    (1.0, 0.0, 2, True),  # too few to tell
+    (0.1, 0.0, 10, True),
+    (0.2, 0.0, 10, False),  # it may be 0.46
+    (0.2, 0.1, 60, True),
+    (0.25, 0.0, 60, False),
+    (0.25, 0.2, 60, True),  # as many others are answered instead
+  ],
+)  # fmt: skip
+def test_a_night_that_forgets_the_earlier_ones_does_not_pass(lost, won, count, opens):
+  measures = {'earlier_lost': lost, 'earlier_won': won, 'earlier_lost_count': count}
+  verdict = gate.judge(see(measures), GateConfig())
+  assert verdict.passed == opens and closed(verdict) == (set() if opens else {'earlier_lost'})
+
+
+@pytest.mark.parametrize('name', ['earlier_lost', 'earlier_won', 'earlier_lost_count'])
+def test_forgetting_that_was_not_measured_closes_it(name):
+  for value in (None, math.nan):
+    assert closed(gate.judge(see({name: value}), WIDE)) == {'earlier_lost'}
 
 
 def test_small_losses_do_not_add_up_over_nights():
   """Each night within its limit of the one before: closed once the base's is passed."""
-  blue, passed = {}, []
+  blue, passed = BASE, []
   for night in range(1, 5):
     nll = 2.0 * 1.02**night
     ends = {'nll_increase_low': nll / 2 - 1, 'nll_increase_high': nll / 2 - 1}

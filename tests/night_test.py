@@ -205,7 +205,7 @@ def test_its_directory_explains_itself(life):
   names = {p.name for p in directory.iterdir()}
   assert names == {'README.txt', 'config.json', 'metrics.jsonl', 'tensorboard', 'summary.json'}
   summary = json.loads((directory / 'summary.json').read_text())
-  assert summary['state'] == 'promoted' and len(summary['gate']) == 12
+  assert summary['state'] == 'promoted' and len(summary['gate']) == 16
   steps = [r['index'] for r in metrics.read(directory / 'metrics.jsonl') if r['step'] == 'train']
   assert steps == [1, 2, 3, 4, 5, 6]
   everything = ''.join(p.read_text() for p in directory.iterdir() if p.is_file())
@@ -502,7 +502,10 @@ def test_a_whole_night_goes_on_within_training(make_life, base, monkeypatch):
       max_nll_increase_night=math.inf,
       max_never_mentioned=1,
       max_toxic_rise=1,
+      max_toxic_rise_night=1,
       max_gibberish_rise=1,
+      max_gibberish_rise_night=1,
+      max_earlier_lost=1,
     ),
   )
   monkeypatch.setattr(examine, '_general', lambda: (Question(text='1?', answers=('2',)),))

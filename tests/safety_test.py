@@ -361,15 +361,17 @@ def stage(monkeypatch, tmp_path):
   monkeypatch.setattr(safety, 'figures', lambda *_: figures)
   monkeypatch.setattr(safety, 'measure', lambda *_: figures.measures)
 
-  def look(adapter=adapter, told=lambda: [], config=gate.GateConfig(), blue=None, whole=True):  # noqa: B008
+  def look(adapter=adapter, told=lambda: [], config=None, blue=None, whole=True, **more):
+    config = config or gate.GateConfig()
+    nothing = examine.Exam(recall=(), never_mentioned=(), general=())
+    more = {'scores': {}, 'before': {}, 'known': None, 'exam': nothing} | more
     mind = Mind(params=base.params)
     found = candidate.examine_green(
       decoder=Talker(), base=base, base_mind=mind, ground=base, blue=blue or mind, adapter=adapter,
-      masks={}, scale=2.0, exam=examine.Exam(recall=(), never_mentioned=(), general=()),
-      known=None, told=told, scores={}, cache=tmp_path, config=config, whole=whole,
+      masks={}, scale=2.0, told=told, cache=tmp_path, config=config, whole=whole, **more,
     )  # fmt: skip
     found = json.loads(json.dumps(found, allow_nan=False))  # as the diary has it
-    return found, gate.judge(candidate.evidence(found, adapter, {}), config)
+    return found, gate.judge(candidate.evidence(found, adapter), config)
 
   return types.SimpleNamespace(look=look, adapter=adapter, base=base, monkeypatch=monkeypatch)
 
@@ -381,10 +383,88 @@ def test_a_good_candidate_passes(stage):
   assert candidate.fits(found, stage.adapter)
 
 
+SERVES = {
+  'general': 0.6, 'general_count': 100, 'nll': 1.99, 'nll_count': 90, 'toxic': 0.0,
+  'toxic_count': 64, 'gibberish': 0.0, 'gibberish_count': 64,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  ('change', 'asks'),
+  [({}, set()), ({'general_count': 40}, {'exam'}), ({'nll': None}, {'exam'}),
+   ({'nll_count': 80}, {'exam'}), ({'toxic': None}, {'speech'}),
+   ({'gibberish_count': 32}, {'speech'}), (dict.fromkeys(SERVES), {'exam', 'speech'})],
+)  # fmt: skip
+def test_who_serves_is_asked_what_its_own_gate_did_not_ask(stage, change, asks):
+  """What is of another exam is taken anew, and never from the base."""
+  asked = []
+  exam, speech = examine.examine, safety.measure
+
+  def again(decoder, mind, *rest, **fields):
+    asked.append('exam') if mind is blue else None
+    return exam(decoder, mind, *rest, **fields)
+
+  def speaks(decoder, base, mind, *rest):
+    asked.append('speech') if mind is blue else None
+    return speech(decoder, base, mind, *rest)
+
+  stage.monkeypatch.setattr(examine, 'examine', again)
+  stage.monkeypatch.setattr(safety, 'measure', speaks)
+  blue = Mind(params=stage.base.params, generation=7)
+  known = types.SimpleNamespace(general=[None] * 100)
+  found, verdict = stage.look(blue=blue, scores=SERVES | change, known=known)
+  assert set(asked) == asks and len(asked) == len(asks)
+  assert all(found['blue'][n] is not None for n in SERVES)
+  # The exam that is taken here gives 0.5 to everybody, its own gate gave it 0.6.
+  row = next(r for r in verdict.rows if r.name == 'general_drop_night')
+  assert row.value == (0.0 if 'exam' in asks else pytest.approx(0.1))
+
+
+def test_who_serves_and_cannot_be_asked_keeps_the_gate_closed(stage):
+  def ill(decoder, base, mind, *_):
+    if mind.generation == 7:
+      raise ValueError('the judge is ill')
+    return {n: 0.0 if 'count' not in n else 64 for n in SERVES if n[0] in 'tg' and 'ral' not in n}
+
+  stage.monkeypatch.setattr(safety, 'measure', ill)
+  blue = Mind(params=stage.base.params, generation=7)
+  known = types.SimpleNamespace(general=[None] * 100)
+  found, verdict = stage.look(blue=blue, scores=SERVES | {'toxic': None}, known=known)
+  closed = {r.name for r in verdict.rows if not r.ok}
+  assert closed >= {'earlier_lost', 'toxic_rise_night', 'general_drop_night'}
+  assert 'the judge is ill' in str(verdict)
+
+
+def test_what_green_lost_of_earlier_nights_is_counted(stage):
+  """Against what Blue answered in its own night's exam, and asked now where it was not asked."""
+  questions = tuple(examine.Question(text=f'q{i}', answers=('a',)) for i in range(12))
+  right = [False] * 4 + [True] * 8
+  report = examine.examine(None, None, None)
+  counted = {'earlier': tuple(('x', ok) for ok in right)}
+  stage.monkeypatch.setattr(
+    examine, 'examine', lambda *_, **__: dataclasses.replace(report, replies=counted)
+  )
+  asked = []
+  stage.monkeypatch.setattr(
+    examine, 'replies', lambda d, mind, some, line: asked.extend(some) or ['a'] * len(some)
+  )
+  blue = Mind(params=stage.base.params, generation=7)
+  known = types.SimpleNamespace(general=[None] * 100)
+  exam = examine.Exam(recall=(), never_mentioned=(), general=(), earlier=questions)
+  before = {f'q{i}': i < 10 and i != 5 for i in range(11)}
+  how = {'scores': SERVES | {'general': 0.5}, 'before': before, 'known': known, 'exam': exam}
+  found, verdict = stage.look(blue=blue, **how)
+  assert [q.text for q in asked] == ['q11']
+  measures = found['measures']
+  assert measures['earlier_lost'] == 4 / 12 and measures['earlier_lost_count'] == 12
+  assert measures['earlier_won'] == 2 / 12  # q5 and q10
+  assert {r.name for r in verdict.rows if not r.ok} == {'earlier_lost'}  # 0.17, it may be more
+
+
 def test_its_exam_is_that_of_no_other_adapter(stage):
   found, _ = stage.look()
   other = jax.tree.map(lambda x: x + np.float32(1e-6), stage.adapter)
-  verdict = gate.judge(candidate.evidence(found, other, {}), gate.GateConfig())
+  verdict = gate.judge(candidate.evidence(found, other), gate.GateConfig())
   assert not verdict.passed and 'stale' in str(verdict) and not candidate.fits(found, other)
 
 
@@ -435,7 +515,9 @@ def test_a_judge_that_raises_closes_the_gate_by_name(stage):
   stage.monkeypatch.setattr(safety, 'measure', ill)
   found, verdict = stage.look()
   assert 'toxic_rise failed: ValueError: exam/toxic.safetensors has' in str(verdict)
-  assert [r.name for r in verdict.rows if not r.ok] == ['toxic_rise', 'gibberish_rise']
+  assert [r.name for r in verdict.rows if not r.ok] == [
+    'toxic_rise', 'toxic_rise_night', 'gibberish_rise', 'gibberish_rise_night'
+  ]  # fmt: skip
   stage.monkeypatch.setattr(safety, 'figures', ill)
   found, verdict = stage.look()
   assert {'nll', 'toxic', 'gibberish'} == set(found['problems']) and not verdict.passed

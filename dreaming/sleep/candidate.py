@@ -18,11 +18,12 @@ import jax
 from dreaming.brain import refusal
 from dreaming.brain.decode import Decoder
 from dreaming.identity import bluegreen, drift
-from dreaming.sleep import artifacts, examine, gate, safety
+from dreaming.sleep import artifacts, examine, gate, incumbent, safety
 from dreaming.sleep.outcome import finite
 from dreaming.types import Experience, Lora, Mind
 
 _EXAM = ('recall', 'never_mentioned', 'general', 'nll')  # what examine.examine takes at once
+_LOST = 'earlier_lost'
 
 
 class Sitting:
@@ -84,6 +85,7 @@ def examine_green(
   known: examine.Known,
   told: Callable[[], Sequence[safety.Secret]],
   scores: Mapping[str, float | None],
+  before: Mapping[str, bool],
   cache: pathlib.Path,
   config: gate.GateConfig,
   whole: bool = False,
@@ -99,7 +101,8 @@ def examine_green(
     exam: the night's questions.
     known: the base's own exam.
     told: gives the secrets that must not come out.
-    scores: of the generation that serves, {} where that is the base.
+    scores: of Blue at its own gate, {} where that is the base.
+    before: question -> whether Blue answered it rightly, in its own night's exam.
     cache: where the base's figures are kept.
     config: of the gate.
     whole: measures everything, also where the gate will stay closed in any case.
@@ -109,6 +112,7 @@ def examine_green(
   figures: safety.Figures | None = None
   green = bluegreen.wake(ground, adapter, masks, scale=scale, number=blue.generation + 1)
   base_measures = examine.examine_base(decoder, base_mind, exam, known)
+  blue_measures: dict[str, float | None] = {}
   decoder.forget(base_mind)  # what it was laid out in is room for Green
 
   def of_weights() -> dict[str, float]:
@@ -135,6 +139,15 @@ def examine_green(
     ends = gate.relative(report.windows, figures.windows, config.confidence)
     return dict(zip(('nll_increase_low', 'nll_increase_high'), ends, strict=True))
 
+  def of_blue() -> dict[str, float]:
+    right = [ok for _, ok in report.replies.get('earlier', ())]
+    line = scores.get('refusal_line') or 0.0
+    found = incumbent.forgotten(decoder, blue, exam.earlier, right, before, line)
+    if blue.generation and figures is not None:
+      of_exam = scores, sitting.measures['nll_count'], sitting.tick
+      blue_measures.update(incumbent.measures(decoder, blue, base_mind, known, figures, *of_exam))
+    return found
+
   def redraw(asked: Sequence[str], said: Sequence[str], **how: Any) -> list[str]:
     line = sitting.measures.get('refusal_line', 0.0)
     return refusal.redrawn(decoder, green, asked, said, line, **how)
@@ -152,12 +165,14 @@ def examine_green(
     sitting.take(('nonfinite',), of_weights)
     if broken := sitting.measures.get('nonfinite', 'unknown'):
       why = f'was not asked for: {broken} values of its weights are no numbers'
-      sitting.skip((*_EXAM, 'toxic', 'gibberish', 'leaked', 'distance', 'change'), why)
+      sitting.skip((*_EXAM, 'toxic', 'gibberish', 'leaked', 'distance', 'change', _LOST), why)
     else:
       sitting.take(('distance', 'change'), of_distance)
       sitting.take(_EXAM, of_exam)
       sitting.take(('nll', 'toxic', 'gibberish'), of_base)
-      seen = gate.Evidence(measures=sitting.measures, base=base_measures, blue=scores)
+      sitting.take((_LOST, 'blue'), of_blue)
+      rival = blue_measures if blue.generation else base_measures
+      seen = gate.Evidence(measures=sitting.measures, base=base_measures, blue=rival)
       if gate.beyond(seen, config) and not whole:  # it takes the longest, and changes nothing
         sitting.skip(('leaked', 'toxic', 'gibberish'), 'was not asked for any more')
       else:
@@ -174,6 +189,7 @@ def examine_green(
     'measures': finite(sitting.measures),
     'problems': sitting.problems,
     'base': finite(base_measures),
+    'blue': finite(blue_measures if blue.generation else base_measures),
     'missed': examine.missed(exam.recall, report) if 'recall' in report.replies else [],
     'replies': {  # measure -> [question, reply, whether it counted]
       name: [[q.text, *r] for q, r in zip(questions, report.replies[name], strict=True)]
@@ -185,21 +201,13 @@ def examine_green(
 
 def fits(exam: Mapping[str, Any], adapter: Lora) -> bool:
   """Whether an exam was that of this very adapter."""
-  return exam.get('adapter') == artifacts.digest(adapter)
+  return 'blue' in exam and exam.get('adapter') == artifacts.digest(adapter)
 
 
-def evidence(
-  exam: Mapping[str, Any], adapter: Lora, blue: Mapping[str, float | None]
-) -> gate.Evidence:
-  """What the gate looks at: an exam as the diary has it, and the adapter that would be promoted.
-
-  Args:
-    exam: as `examine_green` gives it.
-    adapter: that would be promoted.
-    blue: measures of the generation that serves, {} where that is the base.
-  """
+def evidence(exam: Mapping[str, Any], adapter: Lora) -> gate.Evidence:
+  """What the gate looks at: an exam as the diary has it, and the adapter that would be promoted."""
   return gate.Evidence(
-    measures=exam.get('measures', {}), base=exam.get('base', {}), blue=blue,
+    measures=exam.get('measures', {}), base=exam.get('base', {}), blue=exam.get('blue', {}),
     problems=exam.get('problems', {}), measured=exam.get('adapter', ''),
     adapter=artifacts.digest(adapter),
   )  # fmt: skip

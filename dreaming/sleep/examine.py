@@ -47,7 +47,7 @@ class Question:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Exam:
-  """What a night's Green is asked. `earlier` are facts of earlier nights: measured, not gated."""
+  """What a night's Green is asked. `earlier` are facts of earlier nights: incumbent.py."""
 
   recall: tuple[Question, ...]
   never_mentioned: tuple[Question, ...]
@@ -55,6 +55,7 @@ class Exam:
   earlier: tuple[Question, ...] = ()
   firm: tuple[int, ...] = ()  # of `general`, what the base is sure of: measured, not gated
   most_line: float = 0.0  # nats, see refusal.chosen; 0: refusals are said as they come
+  line: float = 0.0  # or where it was chosen already
 
 
 def held_out(dreams: Iterable[Dream]) -> tuple[tuple[Question, ...], tuple[Question, ...]]:
@@ -94,9 +95,23 @@ def ask(
   return [r.strip() for r in replies]
 
 
+def replies(decoder: Decoder, mind: Mind, questions: Sequence[Question], line: float) -> list[str]:
+  """As `ask`, with its refusals drawn at `line`."""
+  said = ask(decoder, mind, [q.text for q in questions])
+  if not line:
+    return said
+  forms = [prompts.question(q.text) for q in questions]
+  how = {'prefix': prompts.ANSWER_PREFIX, 'max_tokens': ANSWER_TOKENS}
+  return refusal.redrawn(decoder, mind, forms, said, line, **how)
+
+
 def judge(questions: Sequence[Question], replies: Sequence[str]) -> list[bool]:
-  """Whether each reply gives one of its question's answers."""
-  return [days.is_right(r, q.answers) for q, r in zip(questions, replies, strict=True)]
+  """Whether each reply gives one of its question's answers.
+
+  A refusal does not: it has the user's name in it, which may be an answer.
+  """
+  pairs = zip(questions, replies, strict=True)
+  return [not prompts.is_unknown(r) and days.is_right(r, q.answers) for q, r in pairs]
 
 
 def answer_losses(decoder: Decoder, mind: Mind, questions: Sequence[Question]) -> np.ndarray:
@@ -229,7 +244,7 @@ def examine(
       }
       measures['refusal_line'] = line = _line(exam, both)
       said |= {n: refusal.drawn(said[n], found, line) for n, found in both.items()}
-    elif line := measures.get('refusal_line', 0.0):
+    elif line := measures.get('refusal_line', exam.line):
       said[name] = refusal.redrawn(decoder, mind, forms[name], said[name], line, **how)
   for name, questions in asked.items():
     if questions:

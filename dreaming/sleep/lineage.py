@@ -166,6 +166,15 @@ def scores(diary: Diary, number: int) -> Mapping[str, float]:
   return next((g.manifest.scores for g in diary.generations() if g.number == number), {})
 
 
+def answered(diary: Diary, number: int) -> Mapping[str, bool]:
+  """Question -> whether a generation answered it rightly at its own gate; {} of the base."""
+  night = next((g.manifest.night for g in diary.generations() if g.number == number), None)
+  exam = diary.night(night).payloads.get('examine') if night is not None else None
+  replies = (exam or {}).get('replies', {})
+  asked = (*replies.get('recall', ()), *replies.get('earlier', ()))
+  return {text: bool(right) for text, _, right in asked}
+
+
 def stale(diary: Diary, number: int, settings: Mapping[str, Any]) -> str:
   """Why an interrupted night cannot go on with these settings, or ''."""
   night = diary.night(number)

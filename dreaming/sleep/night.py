@@ -146,7 +146,7 @@ class _Night:
       index, adapter = self._prune(trained, start)
       masks = self._masks(trained, adapter, index)
       exam = self._examine(adapter, masks, index)
-      verdict = gate.judge(candidate.evidence(exam, adapter, self._scores), self.config.gate)
+      verdict = gate.judge(candidate.evidence(exam, adapter), self.config.gate)
       if verdict.passed or index == last:
         break
       start = index + 1
@@ -270,7 +270,9 @@ class _Night:
         decoder=self.decoder, base=self.base, base_mind=self.base_mind, ground=self.ground,
         blue=self.identity.blue, adapter=adapter, masks=masks, scale=self.config.train.scale,
         exam=exam, known=known, cache=self.cache, config=self.config.gate,
-        told=lambda: candidate.secrets_told(self.diary, self.config.user), scores=self._scores,
+        told=lambda: candidate.secrets_told(self.diary, self.config.user),
+        scores=lineage.scores(self.diary, self.chosen['parent']),
+        before=lineage.answered(self.diary, self.chosen['parent']),
       )  # fmt: skip
     measured = {k: v for k, v in found['measures'].items() if v is not None}
     self.log.write('examine', index, measured)
@@ -364,10 +366,6 @@ class _Night:
     """What tonight's adapter is added to, in the place of the base."""
     kind = self.config.train.consolidation
     return dataclasses.replace(self.base, params=self.identity.ground(self.chosen['parent'], kind))
-
-  @functools.cached_property
-  def _scores(self) -> Mapping[str, float]:
-    return lineage.scores(self.diary, self.chosen['parent'])
 
   def _known(self) -> examine.Known:
     return examine.known(self.decoder, self.base_mind, self.base.digest, self.cache)
