@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dreaming import configuration, mishaps
 from dreaming.brain import chat
 from dreaming.identity import forget as forget_lib
 from dreaming.identity.forget import Receipt
-from dreaming.memory import private, reading, redact
+from dreaming.memory import addressed, private, reading, redact
 from dreaming.memory.archive import SUMMARY
 from dreaming.memory.embed import experience_text
 from dreaming.trimming import Trimming
@@ -104,16 +105,14 @@ class Forgetting(Trimming):
       'texts with secrets': len(changed), 'dreams with secrets': dreams,
       'lines of the history': lines,
     }  # fmt: skip
-    self.renew_indexes()
-    self._turns.clear()
-    self._why = None
     ids = tuple(e.id for e in changed)
-    values = {t.value for t in private.told(lived)}
+    cleared, clean, files = self._clear(changed, {t.value for t in private.told(lived)})
     self.receipt = Receipt(
       ids=ids,
-      removed=removed,
+      removed=removed | cleared,
       generations=self._read_contacts(ids) if contacts else (),
-      files=forget_lib.copies(self.workdir, changed, values),
+      files=files,
+      clean=clean,
       time=time.time(),
     )
     if changed:
@@ -140,21 +139,49 @@ class Forgetting(Trimming):
     removed['media files'] = len(files)
     removed['lines of the history'] = forget_lib.strike_history(self.workdir / _HISTORY, gone)
     removed['conversations at hand'] = len(self._turns)
-    self.renew_indexes()
-    if (eyes := self.__dict__.get('eyes')) is not None:
-      eyes.forget()
-    self._turns.clear()
-    self._why = None
+    cleared, clean, files = self._clear(gone)
     self.receipt = Receipt(
       ids=chosen,
-      removed=removed,
+      removed=removed | cleared,
       generations=forget_lib.learned(self.diary, chosen),
-      files=forget_lib.copies(self.workdir, gone),
+      files=files,
+      clean=clean,
       time=time.time(),
     )
     if count:
       forget_lib.write(self.workdir, self.receipt)
     return self.receipt
+
+  def _clear(
+    self, gone: Sequence[Experience], values: Collection[str] = ()
+  ) -> tuple[dict[str, int], dict[str, int], tuple[str, ...]]:
+    """Lets go of what is made again when it is needed, in files and in memory.
+
+    Returns:
+      What -> how many files went; `clean` and `files` of a receipt: all is looked at once more.
+    """
+    from dreaming.sleep import metrics
+
+    before = forget_lib.made_again(self.workdir)
+    self.renew_indexes()
+    with contextlib.suppress(OSError, ValueError):  # of a night that the diary does not know
+      metrics.close_over(self.workdir / 'nights', self.diary)
+    after = forget_lib.made_again(self.workdir, remove=True)
+    of_cache, clean, stuck = forget_lib.clear_cache(self.cache, gone, values)
+    removed = {what: len({*some} - {*after[what]}) for what, some in before.items()}
+    removed['files of the cache'] = of_cache
+    left = (str(p.relative_to(self.workdir)) for some in after.values() for p in some)
+    copies = forget_lib.copies(self.workdir, gone, values)
+    addressed.find.cache_clear()
+    loaded = self.__dict__
+    if (eyes := loaded.get('eyes')) is not None:
+      eyes.forget()
+    if (decoder := loaded.get('decoder')) is not None:  # keys and values of what it has read
+      for mind in (self.base_mind, *([loaded['identity'].blue] if 'identity' in loaded else [])):
+        decoder.forget(mind)
+    self._turns.clear()
+    self._why = None
+    return removed, clean, tuple(sorted({*copies, *left})) + stuck
 
   def replay(
     self, ids: Iterable[int] = (), progress: Callable[[int, int], None] | None = None

@@ -16,6 +16,7 @@ from dreaming.brain import chat, decode, prompts, refusal, smalltalk, vision
 from dreaming.life import Life
 from dreaming.memory import addressed, embed, reading, rerank, retell, unheard
 from dreaming.memory import recall as recall_lib
+from dreaming.memory.hearsay import Hearsay
 from dreaming.memory.recall import Recalled
 from dreaming.memory.senses import perception
 from dreaming.thought import Thought, Weighed
@@ -376,7 +377,8 @@ class Recollection(Life):
 def _is_own(e: Experience, sentence: str, user: str) -> bool:
   """Whether a sentence is retold as a fact: the user's, or what another one says of themselves."""
   of_self = prompts.third_person(sentence, e.speaker or user) != sentence
-  return e.trust >= Trust.USER and (e.speaker in ('', user) or of_self)
+  theirs = of_self and not Hearsay((), user).names(sentence, e.speaker)
+  return e.trust >= Trust.USER and (e.speaker in ('', user) or theirs)
 
 
 def _quoted(e: Experience, sentence: str) -> str:

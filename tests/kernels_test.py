@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
+import pathlib
 import shutil
 
 import jax
@@ -69,3 +72,95 @@ def test_a_source_that_does_not_compile_is_no_harm(tmp_path, monkeypatch):
   source.write_text('nonsense')
   monkeypatch.setattr(kernels, '_SOURCE', source)
   assert not kernels.load(tmp_path)
+
+
+# ---- What is in the cache ----
+
+
+@pytest.fixture
+def cache(loaded, tmp_path, monkeypatch):
+  """A cache of its own with a library in it, and a process that has none loaded yet."""
+  shutil.copytree(loaded.parent, tmp_path / 'kernels')
+  monkeypatch.setattr(kernels, '_library', None)
+  monkeypatch.setattr(jax.ffi, 'register_ffi_target', lambda *_, **__: None)  # it has them
+  return tmp_path
+
+
+@pytest.fixture
+def opened(monkeypatch):
+  """SHA-256 of each library that is loaded, as it is then."""
+  real, found = ctypes.CDLL, []
+
+  def load(path, *args, **kwargs):
+    if path is not None:
+      found.append(hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest())
+    return real(path, *args, **kwargs)
+
+  monkeypatch.setattr(ctypes, 'CDLL', load)
+  return found
+
+
+def flip(path):
+  """One bit in the middle, in place; the size and the name stay."""
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 1
+  path.write_bytes(data)
+  return hashlib.sha256(data).hexdigest()
+
+
+def libraries(cache):
+  return sorted((cache / 'kernels').iterdir())
+
+
+@needs_compiler
+def test_a_whole_library_is_loaded_and_not_compiled_again(cache, opened, loaded, monkeypatch):
+  monkeypatch.setenv('PATH', '')
+  assert kernels.load(cache)
+  assert opened == [hashlib.sha256(loaded.read_bytes()).hexdigest()]
+  assert libraries(cache)[0].stem.endswith(opened[0])
+
+
+@needs_compiler
+@pytest.mark.parametrize('compiler', [True, False])
+def test_a_library_that_was_changed_is_compiled_anew_and_never_loaded(
+  cache, opened, loaded, compiler, monkeypatch, caplog
+):
+  [path] = libraries(cache)
+  changed = flip(path)
+  if not compiler:
+    monkeypatch.setenv('PATH', '')
+  assert kernels.load(cache) == compiler
+  assert changed not in opened and len(opened) == compiler
+  for made in libraries(cache):
+    assert made.stem.endswith(hashlib.sha256(made.read_bytes()).hexdigest())
+  assert len(libraries(cache)) == compiler
+  assert 'is not as it was compiled' in caplog.text
+
+
+@needs_compiler
+def test_a_library_of_no_digest_or_another_ones_is_not_loaded(cache, opened):
+  [path] = libraries(cache)
+  whole, name = path.read_bytes(), path.name.rsplit('-', 1)[0]
+  path.unlink()
+  foreign = hashlib.sha256(whole + b'x').hexdigest()
+  (path.parent / f'{name}.so').write_bytes(whole + b'x')  # as it was called without digests
+  (path.parent / f'{name}-.so').write_bytes(whole + b'x')
+  (path.parent / f'{name}-{"0" * 64}.so').write_bytes(whole + b'x')
+  (path.parent / f'{name}-{"1" * 64}.so').mkdir()
+  assert kernels.load(cache)
+  assert len(opened) == 1 and opened != [foreign]
+
+
+@needs_compiler
+def test_what_is_half_written_is_never_under_its_name(cache, monkeypatch):
+  [path] = libraries(cache)
+  flip(path)
+
+  def killed(made, to):
+    assert not any(kernels._whole(p) for p in libraries(cache))
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(kernels.os, 'replace', killed)
+  with pytest.raises(KeyboardInterrupt):
+    kernels.load(cache)
+  assert libraries(cache) == []

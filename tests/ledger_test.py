@@ -30,7 +30,8 @@ class FakeDiary:
 
   def night(self, number):
     replies = self.nights[number - 1][1]
-    return types.SimpleNamespace(payloads={'examine': {'replies': replies}} if replies else {})
+    left = {'examine': {'replies': replies}} if replies else {}
+    return types.SimpleNamespace(payloads=left, config={})
 
   def experiences(self, unconsumed=False, archived=False):
     return [

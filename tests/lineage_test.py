@@ -27,6 +27,9 @@ class FakeDiary:
   def experiences(self, archived=False):
     return self.lived
 
+  def night(self, number):
+    return types.SimpleNamespace(config={})
+
   def dreams(self, night, status=None):
     return [d for d in self.nights[night - 1] if status in (None, d.status)]
 
@@ -55,6 +58,11 @@ def test_what_was_told_is_rehearsed_oldest_first():
 
 def test_tonight_corrects_an_earlier_night():
   assert lineage.rehearsal(FakeDiary([PORTO, PET]), [BRAGA]) == [PET]
+
+
+def test_what_tonight_has_rejected_corrects_nothing():
+  rejected = dataclasses.replace(BRAGA, status=Status.REJECTED)
+  assert lineage.rehearsal(FakeDiary([PORTO]), [rejected]) == [PORTO]
 
 
 def test_a_later_night_corrects_an_earlier_one_for_good():

@@ -12,19 +12,26 @@ import time
 from typing import ClassVar
 
 import pytest
+from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from benchmarks.serve_live import Live, serve_config
 from dreaming import configuration
 from dreaming.agent import Agent
 from dreaming.serve import access as access_lib
-from dreaming.serve import routes, schemas
+from dreaming.serve import page, routes, schemas
 from dreaming.serve.access import Access, Refused
 from dreaming.serve.config import ServeConfig
 from dreaming.serve.fair import FairQueue, Full
-from dreaming.serve.server import Server
+from dreaming.serve.server import Server, _config_of
 
 TOKENS = {scope: scope * 8 + '-token' for scope in ('read', 'talk', 'admin')}
+OPEN = {  # named one by one: whoever opens another path has to open it here, too
+  '/health', '/', '/page/style.css', '/page/icon.svg', '/page/app.js', '/page/api.js',
+  '/page/dom.js', '/page/media.js', '/page/chart.js', '/page/chat.js', '/page/diary.js',
+  '/page/nights.js', '/page/night.js', '/page/identity.js',
+}  # fmt: skip
+METHODS = ('GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS')
 
 
 @pytest.fixture(scope='module')
@@ -75,6 +82,82 @@ def test_every_route_but_health_needs_a_token_of_its_scope(server, http):
         assert http.request(**ask, headers=bearer(token)).status_code == 403, (path, scope)
   assert http.get('/nix').status_code == 401
   assert http.get('/nix', headers=bearer(TOKENS['read'])).status_code == 404
+
+
+@pytest.fixture(scope='module')
+def told(tmp_path_factory, tokens):
+  """Another server, of two identities that have names, and something in their diaries."""
+  config = serve_config(tmp_path_factory, 'told')
+  config.serve.tokens, config.serve.origins = tokens, ('https://example.org',)
+  config.life.user, config.life.agent = 'Zebedee', 'Quixotella'
+  with Agent(config) as agent, Agent(_config_of(agent, 'ottoline')) as other:
+    for each in (agent, other):
+      each.diary.append(time=1.0, speaker='Zebedee', content='My marmoset is called Wilhelmina.')
+    yield Server(agent, {'ottoline': other})
+
+
+def test_health_and_the_files_of_the_page_are_all_that_answers_without_a_token(told):
+  http = TestClient(told.app, base_url='http://127.0.0.1', follow_redirects=False)
+  assert {type(r) for r in told.app.routes} == {Route}  # none that has others below it, no socket
+  paths = {re.sub(r'\{\w+\}', '1', r.path) for r in told.app.routes}
+  assert paths > OPEN and '/agents/ottoline/api/experiences' in paths
+  own = {'Origin': 'https://example.org'}
+  for path, method in ((p, m) for p in sorted(paths) for m in METHODS):
+    for headers in ({}, bearer('x' * 30), own):
+      answer = http.request(method, path, headers=headers)
+      if path in OPEN and method in ('GET', 'HEAD'):
+        assert answer.status_code == 200, (method, path)
+      elif method == 'OPTIONS' and headers is own:  # may it ask? the answer is of no path
+        assert (answer.status_code, answer.content) == (204, b''), path
+      else:
+        assert answer.status_code == 401, (method, path)
+        assert answer.headers['www-authenticate'] == 'Bearer'
+
+
+@pytest.mark.parametrize(
+  'path',
+  ['', '//', '/.', '/./', '/page', '/page/', '/page/index.html', '/page/server.py', '/page/App.js',
+   '/page/app.js/', '/page//app.js', '/page/app.js?', '/page/app.js\0', '/page/app.js/../api.js',
+   '/page/../server.py', '/page/../../../configs/default.py', '/page/../../etc/passwd',
+   '/page/%2e%2e/server.py', '/page//etc/passwd', '/health/', '/health/../metrics'],
+)  # fmt: skip
+def test_what_only_looks_like_a_page_needs_a_token(told, path):
+  assert asked(told.app, path) == 401
+  assert asked(told.app, path, TOKENS['admin']) in (307, 404)  # and there is nothing
+
+
+def asked(app, path: str, token: str = '') -> int:
+  """The status of a path as it came: a client would have made it neat."""
+  headers = [(b'host', b'127.0.0.1'), (b'authorization', f'Bearer {token}'.encode())]
+  scope = {'type': 'http', 'http_version': '1.1', 'method': 'GET', 'scheme': 'http', 'path': path,
+           'raw_path': path.encode(), 'query_string': b'', 'headers': headers, 'root_path': '',
+           'client': ('127.0.0.1', 1), 'server': ('127.0.0.1', 80)}  # fmt: skip
+  sent: list[dict] = []
+
+  async def receive():
+    return {'type': 'http.request', 'body': b'', 'more_body': False}
+
+  async def send(message):
+    sent.append(message)
+
+  asyncio.run(app(scope, receive, send))
+  return sent[0]['status']
+
+
+def test_what_needs_no_token_knows_nobody(server, told):
+  """Byte for byte what the package brings, whoever is served, whatever is asked with it."""
+  one, other = (TestClient(s.app, base_url='http://127.0.0.1') for s in (server, told))
+  assert one.get('/health').json() == other.get('/health').json() == {'status': 'ok'}
+  assert {*page.OPEN} == OPEN - {'/health'}
+  for path, name in page.OPEN.items():
+    first, file = one.get(path), page.ROOT / name
+    assert file.is_file() and not file.is_symlink() and first.content == file.read_bytes()
+    asks = {'Authorization': f'Bearer {TOKENS["admin"]}', 'Cookie': 'user=Zebedee'}
+    for answer in (other.get(path), other.get(f'{path}?user=Zebedee&file=../x', headers=asks)):
+      assert (answer.status_code, answer.content) == (200, first.content), path
+      assert answer.headers == first.headers
+    for word in ('zebedee', 'quixotella', 'ottoline', 'marmoset', str(told.agent.workdir).lower()):
+      assert word not in f'{first.text} {first.headers}'.lower(), path
 
 
 @pytest.mark.parametrize('kind', ['Basic', 'bearer', 'BEARER', ''])

@@ -1,11 +1,13 @@
 """A product that XLA's CPU backend is slow at, in C++: a weight with a few rows (rows.cc).
 
-It is compiled once, by whatever C++ compiler is there, into the cache. Where there is none, or on
-an accelerator, XLA's own product is taken: the same numbers but for rounding.
+It is compiled once, by whatever C++ compiler is there, into the cache, under a name that has its
+digest: a library that something else has changed is compiled anew, and never loaded. Where there is
+no compiler, or on an accelerator, XLA's own product is taken: the same numbers but for rounding.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import logging
@@ -76,25 +78,43 @@ def quantized(
 
 
 def _compiled(cache: pathlib.Path) -> pathlib.Path:
-  """The library, compiled when the cache has none of this source for this machine."""
+  """The library, compiled when the cache has none of this source for this machine that is whole."""
   include = jax.ffi.include_dir()
   key = hashlib.sha256(_SOURCE.read_bytes())
   key.update(repr((_FLAGS, jax.__version__, platform.machine(), _cpu())).encode())
-  path = cache / 'kernels' / f'rows-{key.hexdigest()[:16]}.so'
-  if path.is_file():
-    return path
+  directory, name = cache / 'kernels', f'rows-{key.hexdigest()[:16]}'
+  for path in sorted(directory.glob(f'{name}-*.so')):
+    if _whole(path):
+      return path
+    _log.warning('%s is not as it was compiled: it is compiled anew', path)
+    with contextlib.suppress(OSError):
+      path.unlink()
   compiler = next(filter(None, map(shutil.which, ('c++', 'g++', 'clang++'))), None)
   if compiler is None:
     raise FileNotFoundError('there is no C++ compiler: install g++')
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory(dir=path.parent) as tmp:
+  directory.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(dir=directory) as tmp:
     made = pathlib.Path(tmp) / 'rows.so'
     command = [compiler, *_FLAGS, '-I', include, '-o', str(made), str(_SOURCE)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
     if done.returncode:
       raise OSError(f'{compiler} failed: {done.stderr[:300]}')
+    path = directory / f'{name}-{_digest(made)}.so'
     os.replace(made, path)
   return path
+
+
+def _whole(path: pathlib.Path) -> bool:
+  """Whether a library has the digest that its name ends with."""
+  try:
+    return path.stem.endswith(f'-{_digest(path)}')
+  except OSError:
+    return False
+
+
+def _digest(path: pathlib.Path) -> str:
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _cpu() -> str:

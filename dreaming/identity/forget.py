@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import re
-from collections.abc import Collection, Mapping, Sequence
+import zipfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from dreaming.memory.diary import Diary
 from dreaming.types import Experience
 
 TWIN, PLAN = 'replay', 'replay.json'
 """The directory of a life that is lived again, and what it is lived again for; see relive.py."""
+
+CACHES = ('exam', 'replay', 'school')
+"""Of the cache, what may hold text. It should all be the base's own, and is looked through. Weights
+are those of the checkpoint, digest and all, and programs are compiled for shapes: no text comes
+into either (forgetting_test.py lives a night and looks)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,8 +33,10 @@ class Receipt:
   Attributes:
     ids: of the experiences that were forgotten.
     removed: what -> how many, as rows, files or entries.
+    clean: of the cache, what was looked through and has no word of them -> how many files.
     generations: that have learned of them, themselves or in an ancestor: until a replay.
-    files: in the identity's directory, copies that hold their words still; removing is the owner's.
+    files: in the identity's directory, copies that hold their words still; there and in the cache,
+      what should have gone and could not be removed. Removing is the owner's.
     replayed: nights that were lived again without them.
     time: Unix seconds.
   """
@@ -35,6 +46,7 @@ class Receipt:
   generations: tuple[int, ...]
   files: tuple[str, ...]
   replayed: tuple[int, ...] = ()
+  clean: Mapping[str, int] = dataclasses.field(default_factory=dict)
   time: float
 
   @property
@@ -54,6 +66,9 @@ class Receipt:
       numbers = ', '.join(map(str, self.generations))
       out.append(f'generations that have learned of it: {numbers}; --do=replay makes them anew')
     out += [f'still in {path}: remove it yourself' for path in self.files]
+    if self.clean:
+      looked = ', '.join(f'{what} ({n:,})' for what, n in self.clean.items())
+      out.append(f'files of the cache that were looked through and have no word of it: {looked}')
     return out + ['nothing else is known to hold it: exports and backups elsewhere are yours']
 
 
@@ -92,9 +107,7 @@ def copies(
   Diaries of before an update, what a rescue kept, logs and results. Words that are shorter than a
   dozen characters could be anybody's, and are not looked for; `values` of five on are, too.
   """
-  words = {t.encode() for e in gone for t in (e.content, e.response) if len(t.strip()) >= 12}
-  words |= {v.encode() for v in values if len(v) >= 5}
-  words |= {json.dumps(w.decode())[1:-1].encode() for w in words}
+  words = _words(gone, values)
   found = []
   for path in sorted(workdir.rglob('*')):
     part = path.relative_to(workdir).parts
@@ -107,7 +120,65 @@ def copies(
   return tuple(found)
 
 
+def made_again(workdir: pathlib.Path, remove: bool = False) -> dict[str, list[pathlib.Path]]:
+  """What -> files of an identity that are made anew when they are needed: forgetting removes all.
+
+  They have what was said as numbers: the graph of the search index its vectors, and what a killed
+  night has worked with, where nobody has tidied up since, its tokens.
+
+  Args:
+    remove: which of them cannot be removed is asked.
+  """
+  places = {
+    'files of the search index': [workdir / 'index'],
+    'working files of nights': sorted(workdir.glob('nights/[0-9]*/work')),
+  }
+  there = {
+    what: [p for place in some for p in sorted(place.rglob('*')) if not p.is_dir()]
+    for what, some in places.items()
+  }
+  for path in [p for some in there.values() for p in some] if remove else ():
+    with contextlib.suppress(OSError):
+      path.unlink()
+  return {w: [p for p in some if p.is_symlink() or p.exists()] for w, some in there.items()}
+
+
+def clear_cache(
+  cache: pathlib.Path, gone: Sequence[Experience], values: Collection[str] = ()
+) -> tuple[int, dict[str, int], tuple[str, ...]]:
+  """Removes files of CACHES that hold words of experiences: whoever needs them makes them anew.
+
+  Returns:
+    How many were removed; what -> how many hold none; those that could not be read or removed.
+  """
+  words, removed, clean, left = _words(gone, values), 0, {}, []
+  for what in CACHES:
+    for path in sorted(p for p in (cache / what).rglob('*') if p.is_file()):
+      try:
+        if _holds(path, words):
+          path.unlink()
+          removed += 1
+        else:
+          clean[what] = clean.get(what, 0) + 1
+      except FileNotFoundError:  # the night of another identity is at work there
+        continue
+      except OSError:
+        left.append(str(path))
+  return removed, clean, tuple(left)
+
+
+def _words(gone: Sequence[Experience], values: Collection[str]) -> set[bytes]:
+  """What is looked for, as it is and as JSON has it."""
+  words = {t.encode() for e in gone for t in (e.content, e.response) if len(t.strip()) >= 12}
+  words |= {v.encode() for v in values if len(v) >= 5}
+  return words | {json.dumps(w.decode())[1:-1].encode() for w in words}
+
+
 def _holds(path: pathlib.Path, words: Collection[bytes], size: int = 1 << 20) -> bool:
+  if path.suffix == '.npz':
+    with contextlib.suppress(ValueError, KeyError, EOFError, zipfile.BadZipFile):
+      return any(w in text for text in _texts(path) for w in words)
+    words = {*words, *(w.decode().encode('utf-32-le') for w in words)}  # damaged: as NumPy has them
   longest = max(map(len, words), default=0)
   with path.open('rb') as file:
     before = b''
@@ -117,6 +188,14 @@ def _holds(path: pathlib.Path, words: Collection[bytes], size: int = 1 << 20) ->
         return True
       before = piece[-longest:] if longest else b''
   return False
+
+
+def _texts(path: pathlib.Path) -> Iterator[bytes]:
+  """Of arrays those that are text."""
+  with path.open('rb') as file, np.load(file, allow_pickle=False) as arrays:
+    for name in arrays.files:
+      if (found := arrays[name]).dtype.kind in 'US':
+        yield '\n'.join(found.ravel().astype(str).tolist()).encode()
 
 
 def strike_history(path: pathlib.Path, gone: Sequence[Experience]) -> int:

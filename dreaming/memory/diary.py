@@ -166,6 +166,14 @@ class Diary(Words, Browse, Lived, Rewriting):
     )
     return [_experience(row) for row in rows]
 
+  def speakers(self) -> list[str]:
+    """Names of all who have talked with the agent themselves, in order."""
+    rows = self._run(
+      "SELECT DISTINCT speaker FROM experiences WHERE trust = ? AND speaker != '' ORDER BY speaker",
+      (types.Trust.USER,),
+    )
+    return [name for (name,) in rows]
+
   def ids(
     self,
     *,
@@ -222,7 +230,7 @@ class Diary(Words, Browse, Lived, Rewriting):
       if (number := self.open_night()) is not None:
         raise ValueError(f'night {number} is not over: let it end before forgetting')
       self._no_summary(ids)
-      self._withdraw(ids)
+      self._withdraw(chosen)
       self.restore(chosen)  # with those that the same summaries stand for
       chosen = 'experience IN (SELECT value FROM json_each(?1))'
       self._run('UPDATE state SET forgetting = 1')

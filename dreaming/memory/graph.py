@@ -13,9 +13,13 @@ import os
 import pathlib
 
 import numpy as np
+from absl import logging
+
+from dreaming import mishaps
 
 _CONNECTIVITY, _ADD, _SEARCH = 16, 96, 128  # of HNSW: M, ef at building and at searching
 _BATCH = 65_536  # rows that are hashed or added at a time
+_UNKEPT = (OSError, RuntimeError, ValueError)  # what usearch makes of a disk's errors
 _AGAIN = 1.3  # growth from which it is made anew: what was added since is searched exactly
 
 
@@ -37,7 +41,11 @@ class Graph:
         self.remark = f'{path} is damaged, or of other vectors: it is made anew'
     self._index = found or _build(vectors)
     if path is not None and found is None:
-      _save(self._index, path, digest)
+      try:
+        _save(self._index, path, digest)
+      except _UNKEPT as e:
+        self.remark = f'{path} is not kept, and made again next time: {mishaps.line(e)}'
+        logging.warning(self.remark)
 
   def outgrown(self, count: int) -> bool:
     """Whether so many rows are too many for the exact search of what was added since."""
@@ -76,9 +84,9 @@ def _load(path: pathlib.Path, digest: str, shape: tuple[int, ...]):
     note = json.loads(_note(path).read_text(encoding='utf-8'))
     if note['vectors'] != digest or note['file'] != _file_digest(path):
       return None
-  except (OSError, ValueError, KeyError, TypeError):  # none, or a damaged one
+    index = Index.restore(str(path))
+  except (*_UNKEPT, KeyError, TypeError):  # none, or a damaged one
     return None
-  index = Index.restore(str(path))
   return index if index is not None and (len(index), index.ndim) == shape else None
 
 
@@ -86,14 +94,17 @@ def _save(index, path: pathlib.Path, digest: str) -> None:
   """In this order, so that a note never speaks for a file that is not all there."""
   path.parent.mkdir(parents=True, exist_ok=True)
   unfinished = path.with_name(f'{path.name}.part')
-  index.save(str(unfinished))
-  with unfinished.open('rb+') as f:
-    os.fsync(f.fileno())
-  note = json.dumps({'vectors': digest, 'file': _file_digest(unfinished)})
-  _note(path).unlink(missing_ok=True)
-  unfinished.rename(path)
-  unfinished.write_text(note, encoding='utf-8')
-  unfinished.rename(_note(path))
+  try:
+    index.save(str(unfinished))
+    with unfinished.open('rb+') as f:
+      os.fsync(f.fileno())
+    note = json.dumps({'vectors': digest, 'file': _file_digest(unfinished)})
+    _note(path).unlink(missing_ok=True)
+    unfinished.rename(path)
+    unfinished.write_text(note, encoding='utf-8')
+    unfinished.rename(_note(path))
+  finally:
+    unfinished.unlink(missing_ok=True)  # half of it would only fill a full disk further
 
 
 def _note(path: pathlib.Path) -> pathlib.Path:

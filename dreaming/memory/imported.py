@@ -105,29 +105,36 @@ class Imported(Nights):
       for e, was, who, witness, time in rows
     ]
 
-  def _withdraw(self, witnesses: str) -> None:
-    """Takes back what these words (ids, as JSON) had corroborated, and what was dreamt of it."""
-    chosen = '(SELECT value FROM json_each(?1))'
+  def _withdraw(self, witnesses: Iterable[int]) -> None:
+    """Takes back what these words had corroborated, and what that had corroborated in turn.
+
+    What was dreamt of it has its trust by itself: see `Nights.dreams`.
+    """
+    chosen, values = '(SELECT value FROM json_each(?1))', (json.dumps([int(i) for i in witnesses]),)
     gone = f'SELECT experience FROM approvals WHERE witness IN {chosen}'
+    fallen = {id for (id,) in self._run(gone, values)}
+    if not fallen:
+      return
     self._run(
       'UPDATE experiences SET trust ='
       ' (SELECT was FROM approvals WHERE experience = experiences.id)'
       f' WHERE id IN ({gone})',
-      (witnesses,),
+      values,
     )
-    self._run(  # what stands for it has the least trust of all that it stands for
+    self._run(f'DELETE FROM approvals WHERE witness IN {chosen}', values)
+    values = (json.dumps(sorted(fallen)),)
+    rows = self._run(  # what stands for it has the least trust of all that it stands for
       'UPDATE experiences SET trust = min(trust, (SELECT min(e.trust) FROM archived a'
       ' JOIN experiences e ON e.id = a.experience WHERE a.summary = experiences.id))'
-      f' WHERE id IN (SELECT summary FROM archived WHERE experience IN ({gone}))',
-      (witnesses,),
+      f' WHERE id IN (SELECT summary FROM archived WHERE experience IN {chosen}) RETURNING id',
+      values,
     )
-    self._run(
-      'UPDATE dreams SET trust = min(trust, (SELECT min(e.trust) FROM dream_sources s'
-      ' JOIN experiences e ON e.id = s.experience WHERE s.dream = dreams.id)) WHERE id IN'
-      f' (SELECT dream FROM dream_sources WHERE experience IN ({gone}))',
-      (witnesses,),
-    )
-    self._run(f'DELETE FROM approvals WHERE witness IN {chosen}', (witnesses,))
+    self._withdraw(fallen | {id for (id,) in rows})
+
+  def _drop_summaries(self, summaries: Iterable[int]) -> None:
+    summaries = set(summaries)
+    self._withdraw(summaries)  # while it is known what they had corroborated
+    super()._drop_summaries(summaries)
 
   def unapproved(self, session: str | None = None) -> list[int]:
     """Ids of experiences that are not trusted, of a session or of those that a pattern matches.

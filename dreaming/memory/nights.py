@@ -68,10 +68,21 @@ class Nights(Archive):
     status: types.Status | None = None,
     styles: Sequence[str] = (),
   ) -> list[types.Dream]:
-    """Dreams in the order in which they were added; of some styles where any are given."""
+    """Dreams in the order in which they were added; of some styles where any are given.
+
+    Their trust is the least of their own and of what their sources have by now: an approval may
+    have been taken back. A correction names what is no longer so, too, which any experience may
+    have told that its night has learned.
+    """
     rows = self._run(
       """
-      SELECT id, night, style, text, pairs, gain, grounded, reason, status, trust,
+      SELECT id, night, style, text, pairs, gain, grounded, reason, status,
+        min(trust,
+          ifnull((SELECT min(e.trust) FROM dream_sources s JOIN experiences e
+            ON e.id = s.experience WHERE s.dream = dreams.id), trust),
+          iif(style != 'correction', trust,
+            ifnull((SELECT min(e.trust) FROM night_experiences n JOIN experiences e
+              ON e.id = n.experience WHERE n.night = dreams.night), trust))),
         (SELECT json_group_array(experience ORDER BY place) FROM dream_sources WHERE dream = id)
       FROM dreams WHERE ifnull(night = ?1, ?1 IS NULL) AND ifnull(status = ?2, ?2 IS NULL)
         AND (?3 = '[]' OR style IN (SELECT value FROM json_each(?3)))

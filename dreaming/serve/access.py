@@ -6,9 +6,10 @@ A file of tokens has one a line: a name, its scopes, the token. It belongs to on
   laptop  talk,read  Q0h...
   me      admin      x8f...
 
-`read` sees diary, dreams and nights, `talk` converses and tells, `admin` may do everything. On a
-loopback address no tokens are needed: whoever may log in to the machine may do everything, and Host
-and Origin keep web pages out.
+`read` sees diary, dreams and nights, `talk` converses and tells, `admin` may do everything. Without
+one /health answers, and the files of the page (page.OPEN), which know nobody. On a loopback address
+no tokens are needed: whoever may log in to the machine may do everything, and Host and Origin keep
+web pages out.
 """
 
 from __future__ import annotations

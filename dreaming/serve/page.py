@@ -19,6 +19,9 @@ ROOT = pathlib.Path(__file__).parent / 'page'
 _SCRIPTS = ('app', 'api', 'dom', 'media', 'chart', 'chat', 'diary', 'nights', 'night', 'identity')
 _TYPES = {'html': 'text/html', 'css': 'text/css', 'js': 'text/javascript', 'svg': 'image/svg+xml'}
 FILES = ('index.html', 'style.css', 'icon.svg', *(f'{name}.js' for name in _SCRIPTS))
+OPEN = {'/' if name == 'index.html' else f'/page/{name}': name for name in FILES}
+"""Path -> file: with /health all that may be read without a token. A browser has none to send with
+its first request; the page asks the user for it, and sends it with whatever it wants to know."""
 
 POLICY = '; '.join((
   "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self' blob:",
@@ -38,10 +41,7 @@ _HEADERS = {
 
 def routes() -> list[Route]:
   """A route for each file; `/` is the page itself."""
-  return [
-    Route('/' if name == 'index.html' else f'/page/{name}', _handler(name), methods=['GET'])
-    for name in FILES
-  ]
+  return [Route(path, _handler(name), methods=['GET']) for path, name in OPEN.items()]
 
 
 def _handler(name: str) -> Callable[[Request], Awaitable[Response]]:

@@ -230,7 +230,11 @@ def _boolean(text: str) -> bool:
 
 
 class Guard:
-  """Before any route: who asks, and from where. After it: metrics, and a line in the log."""
+  """Before any route: who asks, and from where. After it: metrics, and a line in the log.
+
+  Args:
+    free: paths that may be read without a token; whoever asks more of them needs one, too.
+  """
 
   def __init__(self, app: ASGIApp, access: Access, metrics: Metrics, free: frozenset[str]):
     self._app, self._access, self._metrics, self._free = app, access, metrics, free
@@ -257,7 +261,7 @@ class Guard:
 
     client = None
     try:
-      if scope['path'] in self._free:
+      if scope['path'] in self._free and scope['method'] in ('GET', 'HEAD'):
         await self._app(scope, receive, answer)
         return
       if scope['method'] == 'OPTIONS' and shared:

@@ -291,14 +291,11 @@ class Server:
     ]  # fmt: skip
 
   def _app(self) -> Starlette:
-    files = page.routes()
-    free = frozenset(
-      [*(e.path for e in self.endpoints if e.scope is None), *(f.path for f in files)]
-    )
+    free = frozenset([*(e.path for e in self.endpoints if e.scope is None), *page.OPEN])
     large = routes.Large(-(-self.config.max_media_bytes // 3) * 4 + _AROUND)
     limits = self.config.max_body_bytes, large
     app = Starlette(
-      routes=[*(routes.route(e, *limits) for e in self.endpoints), *files],
+      routes=[*(routes.route(e, *limits) for e in self.endpoints), *page.routes()],
       lifespan=self.lifespan,
       exception_handlers={404: _failed, 405: _failed},
     )

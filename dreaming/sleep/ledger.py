@@ -5,7 +5,8 @@ dreamt      dreamt of, and no exam has asked about it
 held        at its last exam the weights alone answered at least half of its questions
 missed      they never did: it is recalled by day and dreamt of again
 slipping    once they did, at the last exam they did not
-superseded  a later night answers otherwise; it stays in the diary as history
+superseded  a later night answers otherwise, or nights may not learn it any more; it stays in the
+            diary as history
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def rehearsal(
   diary: Diary, newer: Sequence[Dream], times: int, least: Trust = Trust.USER
 ) -> list[Dream]:
   """lineage.rehearsal of at least that trust, what slips or was missed `times` over."""
-  dreams = [d for d in lineage.rehearsal(diary, newer) if d.trust >= least]
+  dreams = lineage.rehearsal(diary, lineage.lessons(newer, least), least=least)
   weak = {f.experience for f in facts(diary) if f.state in ('slipping', 'missed')}
   return [d for d in dreams for _ in range(times if weak & {*d.sources} else 1)]
 

@@ -37,7 +37,10 @@ def nights(diary: Diary) -> list[int]:
 
 
 def rehearsal(
-  diary: Diary, newer: Sequence[Dream] = (), secrets: private.Secrets | None = None
+  diary: Diary,
+  newer: Sequence[Dream] = (),
+  secrets: private.Secrets | None = None,
+  least: Trust = Trust.IMPORTED,
 ) -> list[Dream]:
   """What those nights dreamt that was told: rehearsed, or the new dreams would displace it.
 
@@ -46,32 +49,39 @@ def rehearsal(
   Args:
     newer: tonight's dreams.
     secrets: of the diary, where they are known already.
+    least: trust that tonight asks for, beside what those nights asked for.
   """
   secrets = secrets or private.Secrets.of(diary.experiences(archived=None))
-  return [d for d in standing(diary, newer) if secrets.clean(d)]
+  return [d for d in standing(diary, newer, least) if secrets.clean(d)]
 
 
-def standing(diary: Diary, newer: Sequence[Dream] = ()) -> list[Dream]:
+def standing(
+  diary: Diary, newer: Sequence[Dream] = (), least: Trust = Trust.IMPORTED
+) -> list[Dream]:
   """What those nights dreamt that was told, and that holds.
 
-  Not what had not been told then: it may have been since. Nor what a later night, or tonight,
+  Not what had not been told then: it may have been since. Nor what is trusted less by now than its
+  night asked for: an approval may have been taken back. Nor what a later night, or tonight,
   answers otherwise: the newer experience wins, and the older one stays in the diary. Of a fact that
   is corrected nothing stands, no statement, no page and no question the other way round; of one
   that a single vague question asks otherwise, all but this question.
 
   Args:
     newer: tonight's dreams.
+    least: as `rehearsal` has it.
   """
-  return _standing(diary, newer)[0]
+  return _standing(diary, newer, least)[0]
 
 
-def _standing(diary: Diary, newer: Sequence[Dream]) -> tuple[list[Dream], set[_Fact]]:
+def _standing(
+  diary: Diary, newer: Sequence[Dream], least: Trust = Trust.IMPORTED
+) -> tuple[list[Dream], set[_Fact]]:
   """(what holds, what was corrected)"""
   kept: list[Dream] = []
   gone: set[_Fact] = set()
   answers = _answers(newer)
   for n in reversed(nights(diary)):
-    dreams = told(diary, n)
+    dreams = _trusted(diary, n, least)
     outdated = _outdated(dreams, answers)
     kept += [d for d in (_without(d, outdated, answers) for d in dreams) if d is not None][::-1]
     gone |= outdated
@@ -91,11 +101,20 @@ def told(diary: Diary, night: int) -> list[Dream]:
   return [d for d in dreams if d.style not in (*EXAM_STYLES, 'unknown')]
 
 
+def _trusted(diary: Diary, night: int, least: Trust) -> list[Dream]:
+  """What `told` has, where it is trusted by now as far as that night asked for, and as `least`."""
+  of_then = diary.night(night).config.get('select', {}).get('trust', Trust.USER.name)
+  limit = max(least, Trust[of_then.upper()])
+  return [d for d in told(diary, night) if d.trust >= limit]
+
+
 def _answers(dreams: Sequence[Dream]) -> dict[str, set[str]]:
-  """Question -> its answers, both folded, of what was told."""
+  """Question -> its answers, both folded, of what was told and kept."""
   found: dict[str, set[str]] = {}
   for d in dreams:
-    for p in d.pairs if d.style not in (*EXAM_STYLES, 'unknown') else ():
+    if d.status != Status.KEPT or d.style in (*EXAM_STYLES, 'unknown'):
+      continue
+    for p in d.pairs:
       found.setdefault(_folded(p.question), set()).add(_folded(p.answer))
   return found
 

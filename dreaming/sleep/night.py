@@ -168,7 +168,8 @@ class _Night:
     with self._timed('select'):
       now = time.time() if now is None else now
       vectors = self.diary.embeddings(self.embedder.name)
-      found = select.select(self.diary, vectors, self.config.select, now, self.embedder)
+      how = self.config.select, now, self.embedder, self.config.user
+      found = select.select(self.diary, vectors, *how)
       ids = [e.id for e in found]
     self.log.write('select', 0, {'chosen': len(ids)})
     seen = {'now': now, 'last': max(self.diary.ids(archived=None), default=0)}  # what it could see

@@ -18,6 +18,7 @@ from dreaming import types
 from dreaming.memory import addressed, private, score
 from dreaming.memory.diary import Diary
 from dreaming.memory.embed import Embedder
+from dreaming.memory.hearsay import Hearsay
 from dreaming.memory.index import Index
 
 
@@ -70,12 +71,14 @@ def select(
   config: SelectConfig,
   now: float,
   embedder: Embedder | None = None,
+  owner: str = '',
 ) -> list[types.Experience]:
   """At most `top_k` experiences that no active night has consumed, in order of time.
 
   What is trusted less than `config.trust` is left out, imported and third-party texts that nobody
   approved: they do not reach the weights; so is what speaks to the agent as nobody does who talks
-  with it (addressed.py), and what the user asked to forget (feedback UNWANTED). What they asked to
+  with it (addressed.py), what somebody says of another speaker (hearsay.py), and what the user
+  asked to forget (feedback UNWANTED). What they asked to
   remember (WANTED) has its place whatever its score and the fraction; if there are more than
   `top_k` the latest come first, and the others stay for the next night.
 
@@ -84,16 +87,18 @@ def select(
       experience without a vector counts as unlike all others.
     now: Unix seconds; the end of the period.
     embedder: of these vectors; needed where there are themes.
+    owner: whose agent it is.
 
   Raises:
     ValueError: there are themes and no embedder.
   """
   since = now - config.period_days * 86_400 if config.period_days else None
+  hearsay = Hearsay(diary.speakers(), owner)
   allowed = [
     e
     for e in diary.experiences(since=since, unconsumed=True)
     if e.trust >= config.least and not 0 < _feedback(e) <= score.UNWANTED
-    if config.least < types.Trust.USER or not addressed.flagged(e)
+    if config.least < types.Trust.USER or not (addressed.flagged(e) or hearsay(e))
   ]
   index = Index(*vectors)
   themed = _themed(allowed, index, config, embedder)
