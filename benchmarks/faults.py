@@ -3,13 +3,15 @@
   python benchmarks/faults.py [--quick] [--json=FILE] [--parts=fails,steps,random,power]
                               [--every=N] [--kills=N]
 
-A toy's life (toys.py: real diary, nights, checkpoints, generations and swaps, on the tiny
+A toy's life (toys.py: real diary, cache, nights, checkpoints, generations and swaps, on the tiny
 configuration) with a layer of faults under it (faulty.py), four ways:
 
 fails   The Nth write, sync, rename, removal or read, model call or allocation fails, for every N
-        until none does, over talk, score, a whole night, rollback, forget and trim. Then the same
-        agent and one that is opened anew talk, Blue is as it was bit for bit, or wholly the new
-        one, what stopped says so in one line, and the act done again ends as if nothing had been.
+        until none does, over talk, score, a whole night, rollback, forget and trim, and where there
+        is no cache yet over preparing, a night (its cache alone fails) and a compilation. While a
+        disk stays full the user talks on. Then the same agent and one that is opened anew talk,
+        Blue is as it was bit for bit, or wholly the new one, what stopped says so in one line, and
+        the act done again ends as if nothing had been.
 steps   kill -9 before and after every named step of a night and of a swap, then on.
 random  kill -9 at random moments of days and nights: at an operation on the disk, which it leaves
         half done, or after some of the process's own seconds. Each night must end with the bytes of
@@ -44,7 +46,7 @@ KILLS = 200
 A_DAY = 5  # kills of it
 PARTS = ('fails', 'steps', 'random', 'power')
 DISK, CALLS = ('full', 'broken', 'unread'), ('device', 'memory')
-ACTS = ('talk', 'score', 'sleep', 'rollback', 'forget', 'trim')
+ACTS = ('talk', 'score', 'sleep', 'rollback', 'forget', 'trim', 'prepare', 'cold', 'compile')
 RESTART = 15.0  # seconds
 
 
@@ -87,9 +89,9 @@ class Victim:
 def fail_all(
   victim: Victim, home: pathlib.Path, every: int, acts=ACTS, hows=(*DISK, *CALLS)
 ) -> Iterator[dict[str, Any]]:
-  """Every fault of an act until none comes: of `sleep`, which does most, one in `every`."""
+  """Every fault of an act until none comes: of a night, which does most, one in `every`."""
   for act in acts:
-    for how in hows:
+    for how in DISK if act in ('cold', 'compile') else hows:
       n = 1
       while True:
         found = victim('fails', home=str(home), act=act, how=how, n=n)
@@ -242,16 +244,25 @@ def cuts(
     for how in ('none', 'all', 'some'):
       left = folder / f'cut{i}-{how}'
       platter.cut(left, how, rng)
-      wrong = opened(left, said, {active, *actives[done : done + 1]}, forgotten)
+      wrong = opened(left / 'life', said, {active, *actives[done : done + 1]}, forgotten)
       shutil.rmtree(left)
       if wrong:
         print(f'  cut after operation {i}, {how}: {wrong}', flush=True)
       yield {'at': i, 'how': how, 'wrong': wrong}
 
 
+def unseen(before: pathlib.Path, ops: list[faulty.Op], left: pathlib.Path) -> list[str]:
+  """Names of what a recorded life left otherwise than its record: then cuts of it prove nothing."""
+  platter = faulty.Platter(before)
+  for op in ops:
+    if op.kind != faulty.NOTE:
+      platter.do(op)
+  return platter.differs(left)
+
+
 def _active(home: pathlib.Path) -> int:
   with tempfile.TemporaryDirectory() as tmp:
-    shutil.copytree(home, f'{tmp}/life')
+    shutil.copytree(home / 'life', f'{tmp}/life')
     with Diary(f'{tmp}/life/diary.sqlite') as diary:
       return diary.active()
 
@@ -335,8 +346,11 @@ def _killed(part, result, victim, folder, wants, every: int, kills: int) -> None
     shutil.copytree(home, copy)
     mortal.live(copy, ['night 2', 'day 3', 'rollback', 'forget'], record=str(log))
     ops = faulty.read_log(log)
-    found = list(cuts(home / 'life', ops, folder, max(1, every // 2)))
+    found = list(cuts(home, ops, folder, max(1, every // 2)))
+    if missed := unseen(home, ops, log.with_name('power.log.left')):
+      print(f'  the record lacks what made {missed}', flush=True)
     result.add('power_operations', len(ops))
+    result.bar('power_unseen', len(missed), '<=', 0)
     result.add('power_cuts', len(found))
     result.bar('power_wrong', sum(bool(f['wrong']) for f in found), '<=', 0)
     result.bar('power_failed', mortal.out['failed'], '<=', 0)

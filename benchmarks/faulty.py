@@ -29,9 +29,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 SOURCE = pathlib.Path(__file__).with_name('faulty.c')
-MAKE, WRITE, SYNC, RENAME, REMOVE, MKDIR, RESIZE, READ, NOTE = (1 << i for i in range(9))
-CHANGES = MAKE | WRITE | SYNC | RENAME | REMOVE | MKDIR | RESIZE
-GROWS = MAKE | WRITE | MKDIR  # what a full disk refuses
+MAKE, WRITE, SYNC, RENAME, REMOVE, MKDIR, RESIZE, READ, NOTE, LINK, UNSEEN = (
+  1 << i for i in range(11)
+)
+CHANGES = MAKE | WRITE | SYNC | RENAME | REMOVE | MKDIR | RESIZE | LINK
+GROWS = MAKE | WRITE | MKDIR | LINK  # what a full disk refuses
 _HEAD = struct.Struct('<IqIII')
 
 
@@ -159,7 +161,7 @@ class Op:
 
   kind: int
   path: str
-  other: str  # of a rename: the new name
+  other: str  # of a rename and a link: the new name; of what is unseen: the call
   at: int  # of a write: where; of a resize: the new size
   data: bytes
 
@@ -182,6 +184,11 @@ class _Node:
     self.data = data  # None: a folder
     self.since: list[Op] = []  # writes and resizes that no fsync has followed
 
+  @property
+  def now(self) -> bytes | None:
+    """As the program sees it."""
+    return None if self.data is None else _written(self.data, self.since)
+
 
 @dataclasses.dataclass
 class _Naming:
@@ -201,37 +208,53 @@ class Platter:
 
   Args:
     before: the folder when the record began; all of it is safe.
+
+  Raises:
+    ValueError: the record has an operation that cannot be done again, or lacks one.
   """
 
   def __init__(self, before: pathlib.Path):
     self._names: dict[str, _Node] = {'': _Node(None)}  # as the program sees them
-    for path in sorted(before.rglob('*')):
-      name = f'/{path.relative_to(before)}'
-      self._names[name] = _Node(None if path.is_dir() else path.read_bytes())
+    self._names |= {name: _Node(data) for name, data in _contents(before).items()}
     self._start = dict(self._names)
     self._namings: list[_Naming] = []
 
   def do(self, op: Op) -> None:
     names = self._names
+    if op.kind == UNSEEN:
+      raise ValueError(f'{op.path}: the record cannot do {op.other} again')
+    known = {MAKE: _split(op.path)[0], MKDIR: _split(op.path)[0], NOTE: '', SYNC: ''}
+    if (missing := known.get(op.kind, op.path)) not in names:
+      raise ValueError(f'{op.path}: the record lacks what made {missing}')
     if op.kind in (MAKE, MKDIR):
       names[op.path] = _Node(None if op.kind == MKDIR else b'')
       self._namings.append(_Naming(None, self._at(op.path), names[op.path]))
     elif op.kind == REMOVE:
-      self._namings.append(_Naming(self._at(op.path), None, names.pop(op.path, None)))
+      self._namings.append(_Naming(self._at(op.path), None, names.pop(op.path)))
+    elif op.kind == LINK:
+      names[op.other] = names[op.path]
+      self._namings.append(_Naming(None, self._at(op.other), names[op.path]))
     elif op.kind == RENAME:
       moved = [n for n in names if n == op.path or n.startswith(f'{op.path}/')]
       node, ends = names[op.path], (self._at(op.path), self._at(op.other))
       for name in moved:
         names[op.other + name[len(op.path) :]] = names.pop(name)
       self._namings.append(_Naming(*ends, node))
-    elif op.kind in (WRITE, RESIZE) and op.path in names:
+    elif op.kind in (WRITE, RESIZE):
       names[op.path].since.append(op)
     elif op.kind == SYNC and (node := names.get(op.path)) is not None:
       if node.data is not None:
-        node.data, node.since = _written(node.data, node.since), []
+        node.data, node.since = node.now, []
       else:
         for n in self._namings:
           n.safe |= any(at is not None and at[0] is node for at in (n.out, n.into))
+
+  def differs(self, folder: pathlib.Path) -> list[str]:
+    """Names of what is otherwise in the folder itself: some call did it that nothing here sees."""
+    mine = {n: x.now for n, x in self._names.items() if n}
+    there = _contents(folder)
+    wrong = [n for n in mine.keys() | there.keys() if mine.get(n, ...) != there.get(n, ...)]
+    return sorted(n for n in wrong if not n.endswith('-shm'))
 
   def _at(self, path: str) -> tuple[_Node, str]:
     folder, name = _split(path)
@@ -266,6 +289,12 @@ class Platter:
           torn = since.pop()
           since.append(dataclasses.replace(torn, data=torn.data[: len(torn.data) // 2]))
         (to / name).write_bytes(_written(node.data, since))
+
+
+def _contents(folder: pathlib.Path) -> dict[str, bytes | None]:
+  """Path -> bytes, or None of a folder; all that is below one."""
+  below = sorted(folder.rglob('*'))
+  return {f'/{p.relative_to(folder)}': None if p.is_dir() else p.read_bytes() for p in below}
 
 
 def _split(path: str) -> tuple[str, str]:

@@ -21,14 +21,16 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 
 from configs import tiny
 from dreaming.agent import Agent
 from dreaming.brain import lora, programs, prompts, transformer, weights
 from dreaming.brain.tokenizer import Tokenizer
 from dreaming.identity import generations
-from dreaming.sleep import examine, night, outcome, train
+from dreaming.sleep import corpus, examine, night, outcome, replay, school, train
 from dreaming.types import QA, Dream, Mind, Trust
 
 ARCH = dataclasses.replace(transformer.ARCHITECTURES['tiny'], num_layers=1)
@@ -51,6 +53,7 @@ def config(home: pathlib.Path):
   c.workdir, c.cache = str(home / 'life'), str(home / 'cache')
   c.decode.max_tokens = 4
   c.select.top_k = TOLD
+  c.school.steps, c.school.rank = 2, 2
   c.train.steps, c.train.rank, c.train.checkpoint_every = 4, 2, 2
   c.prune.amounts = (0.1, 0.0)
   c.gate.max_distance = float('inf')  # a rejected night is slept anew, and no night is to differ
@@ -104,7 +107,11 @@ class Letters:
     return counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-9)
 
 
-def dreams_of(decoder, base, experiences, *, user, night, progress=None, **_) -> list[Dream]:
+def dreams_of(
+  decoder, base, experiences, *, user, night, make_reader=None, progress=None, **_
+) -> list[Dream]:
+  if make_reader:  # it reads nothing, but goes to school
+    make_reader(base)
   told = {content: (q, a) for content, q, a in (fact(n // TOLD, n % TOLD) for n in range(600))}
   out = []
   for i, e in enumerate(experiences, start=1):
@@ -133,8 +140,29 @@ class Lessons:
 
 def lessons(decoder, base, digest, dreams, experiences, rehearsal, *, steps, **_) -> Lessons:
   text = ' '.join(d.text for d in (*dreams, *rehearsal))
-  ids = np.asarray(decoder.tokenizer.encode(text)[:40])
+  return _batches(decoder.tokenizer, text, steps)
+
+
+def lessons_and_words(decoder, base, digest, *args, config, cache, **how) -> Lessons:
+  """The same, and replay of the base's own words, which are made once and kept in the cache."""
+  own = corpus.own_words(decoder, base, digest, config, cache)
+  made = lessons(decoder, base, digest, *args, **how)
+  return dataclasses.replace(made, batches=tuple(b + len(own.hidden) for b in made.batches))
+
+
+def _batches(tokenizer: Tokenizer, text: str, steps: int) -> Lessons:
+  ids = np.asarray(tokenizer.encode(text)[:40])
   return Lessons(tuple(ids + i for i in range(steps)), ids, ids)
+
+
+def lessons_of_school(tokenizer: Tokenizer, vocab_size: int, config: Any) -> Lessons:
+  return _batches(tokenizer, 'What a message tells, and what it does not tell.', config.steps)
+
+
+def thought(decoder, base, encoded, prefix, **_: Any) -> np.ndarray:
+  """In the place of the base's last states."""
+  count = sum(int(e.loss.sum()) for e in encoded)
+  return np.ones((count, ARCH.embed_dim), ml_dtypes.bfloat16)
 
 
 def learn(
@@ -188,7 +216,9 @@ def base() -> weights.Base:
 
 def play() -> None:
   """Puts the toys in their places, for all of this process."""
-  night.dream.dream, night.corpus.build, night.train.train = dreams_of, lessons, learn
+  night.dream.dream, night.corpus.build = dreams_of, lessons_and_words
+  night.train.train = learn
+  school.corpus, replay._think = lessons_of_school, thought
   programs.drop = lambda: None  # they are few, and the next night wants them again
 
 
@@ -213,6 +243,20 @@ def talk(agent: Agent, day: int, tell: Callable[[str, int], Any] = lambda text, 
 
 def sleep(agent: Agent, day: int, progress: night.Progress | None = None) -> outcome.Outcome:
   return agent.sleep(now=day * DAY + 50_000.0, progress=progress)
+
+
+def compiled(agent: Agent) -> None:
+  """A program goes to the agent's cache, and comes from there as it does to a new process."""
+  try:
+    for _ in range(2):
+      compilation_cache.reset_cache()
+      programs.keep(agent.cache)
+      jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)  # it takes a moment
+      if jax.jit(lambda x: 3 * x + 1)(jnp.arange(4.0)).tolist() != [1.0, 4.0, 7.0, 10.0]:
+        raise AssertionError('the program is another one')
+  finally:
+    jax.config.update('jax_compilation_cache_dir', None)
+    compilation_cache.reset_cache()
 
 
 # ---- What became of it ----

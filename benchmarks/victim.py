@@ -5,6 +5,7 @@ python benchmarks/victim.py   reads what to do, one JSON a line, and answers so
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -14,7 +15,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
@@ -22,7 +23,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import jax
 
 from benchmarks import faulty, toys
-from dreaming.brain import lora
+from dreaming.brain import lora, programs
 from dreaming.identity import bluegreen, generations
 from dreaming.memory.diary import Diary
 from dreaming.memory.store import Store
@@ -38,7 +39,12 @@ ACTS: dict[str, Callable[[toys.Agent], Any]] = {
   'rollback': lambda a: a.rollback(0),
   'forget': lambda a: a.forget([1]),
   'trim': lambda a: a.trim(now=9 * toys.DAY),
+  'prepare': lambda a: a.prepare(),
+  'cold': lambda a: toys.sleep(a, DAYS),
+  'compile': toys.compiled,
 }
+COLD = ('prepare', 'cold', 'compile')  # those that begin without a cache
+SLEEPS = ('sleep', 'cold')
 HOW = {
   'full': (faulty.GROWS, errno.ENOSPC, True),  # until somebody makes room
   'broken': (faulty.CHANGES, errno.EIO, False),  # once
@@ -47,8 +53,7 @@ HOW = {
 
 
 def _exhausted() -> None:
-  text = 'RESOURCE_EXHAUSTED: Out of memory allocating 536870912 bytes.\n  at a program'
-  raise jax.errors.JaxRuntimeError(text)
+  raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 5 bytes.\n  at x')
 
 
 def _no_memory() -> None:
@@ -129,32 +134,36 @@ def after(home: pathlib.Path) -> dict[str, Any]:
   """act -> what undisturbed it leaves, and how often it does what may fail."""
   out: dict[str, Any] = {}
   for act, do in ACTS.items():
-    with _copied(home) as copy, toys.wake(copy) as agent:
+    with _copied(home, act) as copy, toys.wake(copy) as agent:
       agent.identity.blue  # noqa: B018
-      disk = faulty.Disk(copy / 'life')
+      disk = faulty.Disk(_watched(copy, act))
       with CALLS.at(None) as calls:
         do(agent)
       out[act] = {'operations': disk.seen, 'calls': calls.seen}
       disk.end()
       # The copy goes after they are counted: its removal is none of theirs.
-      with _copied(home) as another, STEPS.at(None) as steps, toys.wake(another) as again:
+      with _copied(home, act) as another, STEPS.at(None) as steps, toys.wake(another) as again:
         do(again)
       out[act] |= {'steps': dict(steps.counts), 'look': toys.look(agent)}
   return out
 
 
-class _copied:
-  """A copy of a life, that goes when it was used."""
+def _watched(copy: pathlib.Path, act: str) -> pathlib.Path:
+  """Where the disk fails: all of it, or the cache's alone where a night begins without one."""
+  return copy / 'cache' if act == 'cold' else copy
 
-  def __init__(self, home: pathlib.Path):
-    self._home, self.path = home, home.with_name(f'{home.name}-{os.getpid()}-{time.time_ns()}')
 
-  def __enter__(self) -> pathlib.Path:
-    shutil.copytree(self._home, self.path)
-    return self.path
-
-  def __exit__(self, *_: Any) -> None:
-    shutil.rmtree(self.path, ignore_errors=True)
+@contextlib.contextmanager
+def _copied(home: pathlib.Path, act: str) -> Iterator[pathlib.Path]:
+  """A copy of a life for an act, that goes when it was used."""
+  copy = home.with_name(f'{home.name}-{os.getpid()}-{time.time_ns()}')
+  try:
+    shutil.copytree(home, copy)
+    if act in COLD:
+      shutil.rmtree(copy / 'cache')
+    yield copy
+  finally:
+    shutil.rmtree(copy, ignore_errors=True)
 
 
 def fails(home: pathlib.Path, act: str, how: str, n: int, want: dict[str, Any]) -> dict[str, Any]:
@@ -163,10 +172,10 @@ def fails(home: pathlib.Path, act: str, how: str, n: int, want: dict[str, Any]) 
   Args:
     want: of `after`, this act's.
   """
-  with _copied(home) as copy:
+  with _copied(home, act) as copy:
     agent = toys.wake(copy)
     before = toys.look(agent)
-    error, fired = None, False
+    error, fired, wrong = None, False, []
     try:
       if how in STRIKES:
         with CALLS.at(STRIKES[how], n) as calls:
@@ -174,14 +183,17 @@ def fails(home: pathlib.Path, act: str, how: str, n: int, want: dict[str, Any]) 
         fired = calls.fired
       else:
         kinds, number, stays = HOW[how]
-        disk = faulty.Disk(copy / 'life', kinds)
+        disk = faulty.Disk(_watched(copy, act), kinds)
         disk.fail(n, number, stays)
         error = _tried(ACTS[act], agent)
-        disk.end()
         fired = disk.fired
-      wrong = _wrong(copy, agent, act, how, error, before, want)
+        if how == 'full' and fired:
+          faulty.Disk(copy, kinds).fail(1, number, stays)
+          wrong = _goes_on(agent, before, want['look'])
+        disk.end()
+      wrong += _wrong(copy, agent, act, how, error, before, want)
     except Hangs:
-      wrong = ['it hangs']
+      wrong += ['it hangs']
     finally:
       faulty.Disk(copy).end()
       agent.close()
@@ -201,15 +213,34 @@ def _tried(do: Callable[[toys.Agent], Any], agent: toys.Agent) -> Exception | No
   return None
 
 
+def _unclear(error: Exception | None) -> list[str]:
+  """What is wrong with what an error says; nothing with none."""
+  line = str(error or '')
+  clear = isinstance(error, ValueError | OSError) and '\n' not in line and len(line) > 30
+  if error is None or (clear and not line.startswith('[Errno')):
+    return []
+  where = traceback.extract_tb(error.__traceback__)[-1]
+  return [f'no clear line: {type(error).__name__} {line!r} ({where.name})']
+
+
+def _goes_on(agent: toys.Agent, before: dict[str, Any], done: dict[str, Any]) -> list[str]:
+  """Talk on a disk that stays full: what is wrong. `before` gets what was acknowledged."""
+  wrong = []
+  for text in ('I like snow.', 'I like fog.'):
+    trouble = _tried(lambda a: a.reply(text, now=5.5 * toys.DAY), agent)  # noqa: B023
+    wrong += _unclear(trouble)
+    if trouble is None:
+      before['said'][str(agent.diary.ids(limit=1)[0])] = text
+  wrong += _unclear(_tried(lambda a: a.memories('Which name has the parrot?'), agent))
+  now = agent.diary.active(), toys.digest(agent.identity.blue.params)
+  if now not in [(s['active'], s['blue']) for s in (before, done)]:
+    wrong.append(f'{now} serves')
+  return [f'while it stays full: {w}' for w in wrong]
+
+
 def _wrong(copy, agent, act, how, error, before, want) -> list[str]:
   """What is not as it has to be after a fault."""
-  wrong = []
-  line = str(error or '')
-  if error is not None and (how not in STRIKES or act == 'sleep'):
-    clear = isinstance(error, ValueError | OSError) and '\n' not in line and len(line) > 30
-    if not clear or line.startswith('[Errno'):
-      where = traceback.extract_tb(error.__traceback__)[-1]
-      wrong.append(f'no clear line: {type(error).__name__} {line!r} ({where.name})')
+  wrong = _unclear(error) if how not in STRIKES or act in (*SLEEPS, 'prepare') else []
   done = want['look']
   for agent_ in (agent, None):  # the same one, then one that is opened anew
     name = 'the same agent' if agent_ else 'a new one'
@@ -220,7 +251,8 @@ def _wrong(copy, agent, act, how, error, before, want) -> list[str]:
       if trouble := _tried(lambda a: a.reply('I like rain.', now=6 * toys.DAY), agent_):
         wrong.append(f'{name} does not talk: {trouble!r}')
         continue
-      agent_.feedback(1)  # nothing for a night
+      for id in agent_.diary.ids(since=5.2 * toys.DAY):
+        agent_.feedback(1, id)  # nothing for a night
       asked = 'Which name has the parrot?'
       if trouble := _tried(lambda a: a.reply(asked, now=6 * toys.DAY), agent_):  # noqa: B023
         wrong.append(f'{name} does not recall: {trouble!r}')
@@ -237,7 +269,7 @@ def _wrong(copy, agent, act, how, error, before, want) -> list[str]:
       if agent_ is agent:
         continue
       # Again, to its end: as if nothing had happened.
-      if act == 'sleep':
+      if act in SLEEPS:
         if now['active'] == before['active'] and (trouble := _tried(ACTS[act], agent_)):
           wrong.append(f'the next night fails: {trouble!r}')
         now = toys.look(agent_)
@@ -245,12 +277,12 @@ def _wrong(copy, agent, act, how, error, before, want) -> list[str]:
           wrong.append(f'the next night made {now["generations"]} {now["nights"]}')
         metrics.close_over(copy / 'life' / 'nights', agent_.diary)
         generations.sweep(copy / 'life' / 'generations')
-        left = list((copy / 'life' / 'generations').glob('.tmp*'))
-        left += list((copy / 'life' / 'nights').glob('*/work'))
-        if left:
-          wrong.append(f'left behind: {[str(p.relative_to(copy)) for p in left]}')
       elif trouble := _tried(ACTS[act], agent_):
         wrong.append(f'{act} again: {trouble!r}')
+      left = [*copy.glob('life/generations/.tmp*'), *copy.glob('life/nights/*/work')]
+      left += [p for p in copy.glob('cache/xla/*-cache') if not programs._whole(p.read_bytes())]
+      if left:
+        wrong.append(f'left behind: {[str(p.relative_to(copy)) for p in left]}')
     finally:
       if agent_ is not agent:
         agent_.close()
@@ -276,7 +308,7 @@ def killed(spec: dict[str, Any]) -> None:
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
   began = time.monotonic()
   toys.base()
-  disk = faulty.Disk(home / 'life')
+  disk = faulty.Disk(home)
   kill = spec.get('kill') or {}
   if spec.get('record'):
     disk.record(pathlib.Path(spec['record']))
@@ -308,6 +340,8 @@ def killed(spec: dict[str, Any]) -> None:
   signal.setitimer(signal.ITIMER_PROF, 0)
   tell(operations=disk.seen, cpu=time.process_time() - start)
   disk.end()
+  if spec.get('record'):
+    shutil.copytree(home, f'{spec["record"]}.left')
   with toys.wake(home) as agent:
     tell(look=toys.look(agent))
 

@@ -193,6 +193,7 @@ class Agent(Forgetting):
 
   # ---- Sleeping ----
 
+  @mishaps.clearly('preparing stopped', 'prepare again: it goes on there')
   def prepare(self, progress: Callable[[int, int], None] | None = None) -> None:
     """Makes what depends on the base alone, once: weights, its own exams, words for replay, school.
 

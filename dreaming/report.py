@@ -180,7 +180,8 @@ def draw(path: pathlib.Path, paint: Callable[[Any], None], cache: pathlib.Path) 
   """A PNG of what `paint` puts into a matplotlib Figure, whole or not at all."""
   # Before the first import: matplotlib keeps its font list in the home directory otherwise.
   os.environ.setdefault('MPLCONFIGDIR', str(cache / 'matplotlib'))
-  pathlib.Path(os.environ['MPLCONFIGDIR']).mkdir(parents=True, exist_ok=True)
+  with contextlib.suppress(OSError):  # then it takes a temporary directory
+    pathlib.Path(os.environ['MPLCONFIGDIR']).mkdir(parents=True, exist_ok=True)
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 

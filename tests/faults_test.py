@@ -8,21 +8,27 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import pathlib
 import random
+import shutil
 import subprocess
 import sys
+import zlib
+from types import SimpleNamespace
 
 import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from usearch.index import Index
 
-from benchmarks import faults, faulty, toys
+from benchmarks import faults, faulty, killed_nights, toys
 from dreaming import mishaps, terminal
-from dreaming.brain import prompts
+from dreaming.brain import gguf, programs, prompts
 from dreaming.identity import bluegreen, generations
-from dreaming.sleep import artifacts, metrics, replay
+from dreaming.memory import graph
+from dreaming.sleep import artifacts, metrics, replay, school
 
 ROOT = pathlib.Path(__file__).parents[1]
 needs_layer = pytest.mark.skipif(bool(faulty.missing()), reason=faulty.missing() or 'it is there')
@@ -89,6 +95,148 @@ def test_the_nth_operation_fails(wrote, n, name, data):
 def test_it_kills_at_an_operation_or_in_the_middle_of_it(wrote, arm, left):
   code, said, home = wrote(arm)
   assert (code, said) == (-9, '') and (home / 'a').read_bytes() == left
+
+
+# ---- The calls that it lies under ----
+
+CALLS = {  # name -> what is done in a folder with the files `old` and `from`
+  'open, O_TRUNC': "os.close(os.open('old', os.O_WRONLY | os.O_TRUNC))",
+  'open, O_TMPFILE': "os.close(os.open('.', os.O_WRONLY | os.O_TMPFILE))",
+  'creat64': "done(c.creat64(b'new', 0o600))",
+  '__openat_2': "done(c.__openat_2(-100, b'old', os.O_WRONLY | os.O_TRUNC))",
+  'fopen64': "f = at(c.fopen64(b'new', b'w')); c.fputs(b'some', f); done(c.fclose(f))",
+  'fflush': "f = at(c.fopen(b'old', b'a')); c.fputs(b'!', f); done(c.fflush(f)); c.fclose(f)",
+  'fwrite': "f = at(c.fopen(b'old', b'r+')); at(c.fwrite(b'HE', 2, 1, f)); c.fclose(f)",
+  'mkstemp': "done(c.mkstemp(ctypes.create_string_buffer(b'newXXXXXX')))",
+  'mkostemps64': "done(c.mkostemps64(ctypes.create_string_buffer(b'newXXXXXX.x'), 2, 0))",
+  'renameat2': "done(c.renameat2(-100, b'old', -100, b'new', 1))",
+  'rename, out': "os.rename('old', out)",
+  'rename, in': "open(out, 'w').close(); os.rename(out, 'new')",
+  'rename, both': "done(c.renameat2(-100, b'old', -100, b'from', 2))",
+  'link': "os.link('old', 'new'); os.write(os.open('new', os.O_WRONLY | os.O_APPEND), b'!')",
+  'linkat': "done(c.linkat(-100, b'old', -100, b'new', 0))",
+  'link, in': "open(out, 'w').close(); os.link(out, 'new')",
+  'symlink': "os.symlink('old', 'new')",
+  'mkdirat': "done(c.mkdirat(-100, b'new', 0o700))",
+  'truncate': "os.truncate('old', 2)",
+  'truncate64': "done(c.truncate64(b'old', 2))",
+  'ftruncate64': "f = done(c.open(b'old', 2)); done(c.ftruncate64(f, 9)); os.close(f)",
+  'posix_fallocate': "f = os.open('old', 2); os.posix_fallocate(f, 0, 99); os.close(f)",
+  'fallocate64': "f = os.open('old', 2); done(c.fallocate64(f, 1, 0, 9999)); os.close(f)",
+  'fallocate, hole': "f = os.open('old', 2); done(c.fallocate(f, 3, 0, 4)); os.close(f)",
+  'writev': "f = os.open('old', 2); os.writev(f, [b'HEL']); os.close(f)",
+  'pwritev': "f = os.open('old', 2); os.pwritev(f, [b'EL'], 1); os.close(f)",
+  'pwritev2': "f = os.open('old', 2); os.pwritev(f, [b'EL'], 1, os.RWF_SYNC); os.close(f)",
+  'sendfile': 'f, t = opened(); os.sendfile(t, f, None, 4), os.sendfile(t, f, 2, 4)',
+  'copy_file_range': 'f, t = opened(); os.copy_file_range(f, t, 3, 1, 2)',
+  'mmap, shared': "f = os.open('old', 2); m = mmap.mmap(f, 5); m[:2] = b'HE'; m.close()",
+}
+READS = {
+  'readv': "f = os.open('old', 0); os.readv(f, [bytearray(3)])",
+  'preadv': "f = os.open('old', 0); os.preadv(f, [bytearray(3)], 1)",
+  'preadv2': "f = os.open('old', 0); os.preadv(f, [bytearray(3)], 1, os.RWF_HIPRI)",
+  'fread': "f = at(c.fopen(b'old', b'r')); at(c.fread(ctypes.create_string_buffer(4), 4, 1, f))",
+  'mmap': "f = os.open('old', 0); mmap.mmap(f, 5, access=mmap.ACCESS_READ).close()",
+  'sendfile': 'f, t = opened(); os.sendfile(t, f, None, 4)',
+}
+LOUD = {'rename, in', 'rename, both', 'link, in', 'symlink', 'fallocate, hole', 'mmap, shared'}
+UNDER = """
+import ctypes, errno, json, mmap, os, pathlib, sys
+sys.path.insert(0, {root!r})
+from benchmarks import faulty
+c = ctypes.CDLL(None, use_errno=True)
+c.fopen.restype = c.fopen64.restype = c.fwrite.restype = c.fread.restype = ctypes.c_void_p
+c.fclose.argtypes = c.fflush.argtypes = [ctypes.c_void_p]
+c.fputs.argtypes = [ctypes.c_char_p, ctypes.c_void_p]
+c.fwrite.argtypes = c.fread.argtypes = [ctypes.c_char_p, *[ctypes.c_size_t] * 2, ctypes.c_void_p]
+
+def done(result):
+  if result < 0:
+    raise OSError(ctypes.get_errno(), '')
+  return result
+
+def at(pointer):
+  return done(pointer or -1)
+
+def opened():
+  return os.open('from', os.O_RDONLY), os.open('old', os.O_RDWR)
+
+def run(number, what, kinds, n):
+  home = pathlib.Path({home!r}) / f'{{number}}-{{n}}' / 'home'
+  for folder in (home, home.with_name('before')):
+    folder.mkdir(parents=True)
+    (folder / 'old').write_bytes(b'hello'), (folder / 'from').write_bytes(b'a world')
+  os.chdir(home)
+  disk = faulty.Disk(home, kinds)
+  if n:
+    disk.fail(n, errno.EIO)
+  else:
+    disk.record(home.with_name('log'))
+  try:
+    exec(what, globals() | {{'out': str(home.with_name('out'))}})
+    error = 0
+  except OSError as e:
+    error = e.errno
+  finally:
+    disk.record(None)
+    disk.end()
+  return [error, disk.seen]
+
+for number, (what, kinds) in enumerate({calls!r}):
+  found = [run(number, what, kinds, 0)]
+  print(json.dumps(found + [run(number, what, kinds, n) for n in range(1, found[0][1] + 1)]))
+"""
+
+
+@pytest.fixture(scope='module')
+def called(tmp_path_factory):
+  """(folder, of each call [errno, operations] of what ran undisturbed, and with each of them)."""
+  home = tmp_path_factory.mktemp('calls').resolve()
+  calls = [(w, faulty.CHANGES) for w in CALLS.values()] + [(w, faulty.READ) for w in READS.values()]
+  code = UNDER.format(root=str(ROOT), home=str(home), calls=calls)
+  env = faulty.environment(home / 'layer')
+  out = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True)
+  assert not out.returncode, out.stderr
+  return home, [json.loads(line) for line in out.stdout.splitlines()]
+
+
+@needs_layer
+@pytest.mark.parametrize('name', [*CALLS, *(f'{n}, read' for n in READS)])
+def test_a_call_is_counted_and_fails_and_is_done_again_from_the_record(called, name):
+  home, found = called
+  number = [*CALLS, *(f'{n}, read' for n in READS)].index(name)
+  (error, seen), *failed = found[number]
+  assert not error and seen >= 1
+  assert [e for e, _ in failed] == [errno.EIO] * seen
+  if number < len(CALLS):
+    folder = home / f'{number}-0'
+    platter = faulty.Platter(folder / 'before')
+
+    def again():
+      for op in faulty.read_log(folder / 'log'):
+        platter.do(op)
+
+    if name in LOUD:
+      with pytest.raises(ValueError, match='cannot do .* again'):
+        again()
+    else:
+      again()
+      assert platter.differs(folder / 'home') == []
+
+
+def test_a_record_that_lacks_something_is_no_record(tmp_path):
+  before, after = tmp_path / 'before', tmp_path / 'after'
+  before.mkdir(), after.mkdir()
+  (after / 'a').write_bytes(b'new')
+  for ops, missing in ((MADE, []), (MADE[:1], ['/a']), ([], ['/a'])):
+    platter = faulty.Platter(before)
+    for op in ops:
+      platter.do(op)
+    assert platter.differs(after) == missing
+  with pytest.raises(ValueError, match='lacks what made /a'):
+    faulty.Platter(before).do(MADE[1])
+  with pytest.raises(ValueError, match='lacks what made /t'):
+    faulty.Platter(before).do(_op(faulty.MAKE, '/t/a'))
 
 
 def test_calls_are_counted_and_struck_before_or_after():
@@ -162,6 +310,12 @@ def test_what_lies_in_a_folder_that_was_lost_is_lost(tmp_path):
   ops = [_op(faulty.MKDIR, '/t'), _op(faulty.MKDIR, '/t/u'), _op(faulty.MAKE, '/t/u/x')]
   ops += [_op(faulty.SYNC, '/t/u/x'), _op(faulty.SYNC, '/t/u'), _op(faulty.SYNC, '/t')]
   assert _cut(tmp_path, ops) == {} and _cut(tmp_path / 'after', [*ops, FOLDER]) == {'t/u/x': b''}
+
+
+def test_a_file_with_two_names_has_what_was_written_by_either(tmp_path):
+  two = [*MADE, _op(faulty.LINK, '/a', '/b'), _op(faulty.WRITE, '/b', at=3, data=b'er')]
+  assert _cut(tmp_path, [*two, FILE, FOLDER]) == {'a': b'newer', 'b': b'newer'}
+  assert _cut(tmp_path / 'after', [*two[:2], FILE, FOLDER, *two[2:]]) == {'a': b'new'}
 
 
 def test_all_is_there_where_nothing_was_cut(tmp_path):
@@ -256,6 +410,75 @@ def test_an_empty_file_in_the_cache_is_made_anew(monkeypatch, tmp_path):
     made = make()
     np.testing.assert_array_equal(made.hidden, hidden)
   assert len(said) == 4 and prompts.ANSWER_PREFIX
+
+
+def _full(*_, **__):
+  raise OSError(errno.ENOSPC, 'No space left on device')
+
+
+def test_a_cache_without_room_costs_time_alone(monkeypatch, tmp_path, caplog):
+  monkeypatch.setattr(pathlib.Path, 'mkdir', _full)
+  artifacts.keep(tmp_path / 'exam' / 'a.sealed', {'right': 1})
+  assert 'a.sealed is not kept, and made again next time: [Errno 28]' in caplog.text
+  monkeypatch.setattr(school, '_trained', lambda *args: taught.append(args[2]) or {'a': np.ones(2)})
+  base, taught = SimpleNamespace(digest='b'), []
+  school.teach(base, school.SchoolConfig(), tmp_path)
+  monkeypatch.undo()
+  assert taught == [None] and list(tmp_path.iterdir()) == []  # nowhere to write its checkpoints
+
+
+def test_a_reader_of_the_cache_needs_no_room(monkeypatch, tmp_path):
+  monkeypatch.setattr(school, '_trained', lambda *_: {'a': np.ones(2)})
+  base = SimpleNamespace(digest='b')
+  school.teach(base, school.SchoolConfig(), tmp_path)
+  monkeypatch.undo()
+  monkeypatch.setattr(school.fcntl, 'flock', _full)
+  assert school.teach(base, school.SchoolConfig(), tmp_path)['a'].tolist() == [1, 1]
+
+
+def test_half_a_program_is_not_kept_for_ever(tmp_path):
+  """JAX reads it in vain in every process, and writes nothing in its place."""
+  folder, whole = tmp_path / 'xla', zlib.compress(b'a program' * 99)
+  folder.mkdir()
+  kept = {'a-cache': whole, 'b-cache': b'not of zlib', 'checked.txt': b''}
+  for name, data in (kept | {'c-cache': whole[:-3], 'd-cache': b'', 'e-cache': b'x\0'}).items():
+    (folder / name).write_bytes(data)
+  before = jax.config.jax_compilation_cache_dir
+  try:
+    programs.keep(tmp_path)
+  finally:
+    jax.config.update('jax_compilation_cache_dir', before)
+  assert {p.name for p in folder.iterdir()} == {*kept, 'checked'}
+  os.utime(folder / 'a-cache', (1, 1))
+  (folder / 'a-cache').write_bytes(b'')
+  os.utime(folder / 'a-cache', (1, 1))  # seen before: it is not read again
+  programs._sweep(folder)
+  assert (folder / 'a-cache').exists()
+
+
+def test_weights_that_the_cache_has_no_room_for_say_so(monkeypatch, tmp_path):
+  (tmp_path / 'x.gguf').write_bytes(b'GGUF')
+  monkeypatch.setattr(gguf, 'convert', _full)
+  with pytest.raises(OSError, match='could not be put into .*weights: No space.*make room there'):
+    gguf.load(str(tmp_path / 'x.gguf'), tmp_path / 'cache')
+
+
+@pytest.mark.parametrize('error', [OSError(errno.ENOSPC, 'full'), RuntimeError('of usearch')])
+def test_a_large_index_that_cannot_be_kept_is_searched_all_the_same(monkeypatch, tmp_path, error):
+  vectors, path = np.eye(4, dtype=np.float32), tmp_path / 'i' / 'x.usearch'
+
+  def fails(index, name):
+    pathlib.Path(name).write_bytes(b'half')
+    raise error
+
+  with monkeypatch.context() as m:
+    m.setattr(Index, 'save', fails)
+    made = graph.Graph(vectors, path)
+  assert made.near(vectors[2], 1).tolist() == [2] and 'is not kept' in made.remark
+  assert list(path.parent.iterdir()) == []
+  graph.Graph(vectors, path)
+  monkeypatch.setattr(Index, 'restore', lambda *_: (_ for _ in ()).throw(RuntimeError('unread')))
+  assert graph.Graph(vectors, path).near(vectors[2], 1).tolist() == [2]
 
 
 def test_what_cannot_be_read_back_stops_the_night_in_one_line(tmp_path, monkeypatch):
@@ -362,6 +585,23 @@ def test_whatever_fails_nothing_is_lost(life, act):
   assert [f for f in found if f['wrong']] == []
 
 
+def test_what_a_night_left_is_compared_to_the_last_bit(life, tmp_path):
+  """By killed_nights.py, which does to a whole agent what is done to toys here."""
+  shutil.copytree(life[1] / 'life', tmp_path / 'life')
+  found = killed_nights.left(tmp_path / 'life')
+  assert (found.active, found.states, found.twice) == (1, ('promoted',), [])
+  assert len(found.said) == 2 * toys.TOLD and set(found.night.values()) == {1, None}
+  generation, adapter, masks = generations.load(tmp_path / 'life' / 'generations', 1)
+  fields = vars(generation.manifest) | {'files': {}}
+  shutil.rmtree(generation.path)
+  jax.tree.leaves(adapter)[0].flat[0] += 1
+  generations.save(
+    generation.path.parent, 1, adapter=adapter, masks=masks,
+    manifest_fields={k: v for k, v in fields.items() if k not in ('number', 'files')},
+  )  # fmt: skip
+  assert killed_nights.left(tmp_path / 'life').generations != found.generations
+
+
 def test_a_kill_at_a_named_step_changes_nothing(life, mortal):
   folder, home, wants, _ = life
   lives = faults.Mortal(mortal, folder)
@@ -380,13 +620,14 @@ def test_a_power_cut_takes_nothing_that_was_acknowledged(life, mortal):
   folder, home, *_ = life
   lives, log = faults.Mortal(mortal, folder), folder / 'power.log'
   copy = folder / 'power'
-  faults.shutil.copytree(home, copy)
+  shutil.copytree(home, copy)
   assert lives.live(copy, ['night 2', 'day 3', 'rollback', 'forget'], record=str(log))
   ops = faulty.read_log(log)
   notes = [json.loads(op.data) for op in ops if op.kind == faulty.NOTE]
   assert [n['done'] for n in notes if 'done' in n] == ['night 2', 'day 3', 'rollback', 'forget']
-  found = list(faults.cuts(home / 'life', ops, folder, 60))
+  assert faults.unseen(home, ops, folder / 'power.log.left') == []
+  found = list(faults.cuts(home, ops, folder, 60))
   assert len(found) > 20 and [f for f in found if f['wrong']] == []
   # A program that syncs nothing would not come through.
   unsafe = [op for op in ops if op.kind != faulty.SYNC]
-  assert any(f['wrong'] for f in faults.cuts(home / 'life', unsafe, folder, 150))
+  assert any(f['wrong'] for f in faults.cuts(home, unsafe, folder, 150))

@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from dreaming.brain import gguf, transformer, weights
+from dreaming.brain import gguf, programs, transformer, weights
 from dreaming.brain.transformer import ARCHITECTURES
 from dreaming.brain.weights import ModelConfig
 
@@ -411,3 +412,27 @@ def test_a_tokenizer_that_is_too_large_is_refused(tmp_path):
   with pytest.raises(ValueError, match='the tokenizer has 560 tokens, tiny has 512') as e:
     weights.load(config)
   one_line(e)
+
+
+def test_mapped_weights_rest_and_are_read_again(tmp_path):
+  """Their pages go with the programs of a step, and what was made of them goes on as it was."""
+  np.save(tmp_path / 'x.npy', rows := np.arange(4_000_000, dtype=np.float32))
+  there = np.load(tmp_path / 'x.npy', mmap_mode='r')
+  programs.mapped(there)
+  array = jax.device_put(there)
+  assert float(array[-1]) == rows[-1]
+  before = _resident(tmp_path / 'x.npy') if sys.platform == 'linux' else 0
+  programs.drop()
+  if sys.platform == 'linux':
+    assert before > 0 and _resident(tmp_path / 'x.npy') == 0
+  np.testing.assert_array_equal(np.asarray(array), rows)
+  writable = np.load(tmp_path / 'x.npy', mmap_mode='c')  # its pages would be lost
+  with pytest.raises(ValueError, match="opened as 'c'"):
+    programs.mapped(writable)
+
+
+def _resident(path) -> int:
+  """kB of a file that are mapped and in memory."""
+  text = pathlib.Path('/proc/self/smaps').read_text()
+  parts = re.split(r'^[0-9a-f]+-[0-9a-f]+ ', text, flags=re.MULTILINE)
+  return sum(int(re.search(r'Rss:\s+(\d+)', p)[1]) for p in parts if str(path) in p.split('\n')[0])

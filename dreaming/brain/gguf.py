@@ -24,6 +24,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from dreaming import mishaps
+from dreaming.brain import programs
 from dreaming.brain.tokenizer import model_proto
 from dreaming.types import Params
 
@@ -49,7 +51,8 @@ def load(source: str, cache: pathlib.Path) -> tuple[Params, bytes, str]:
   directory = cache / 'weights' / key[:16]
   cached = _read_cache(directory, key)
   if cached is None:
-    convert(parts, directory, expected)
+    with mishaps.clearly(f'the weights could not be put into {directory.parent}', 'start again'):
+      convert(parts, directory, expected)
     cached = _read_cache(directory, key)
     if cached is None:
       raise ValueError(f'{directory} could not be read back after writing; is the disk full?')
@@ -205,6 +208,7 @@ def _read_cache(directory: pathlib.Path, source: str) -> tuple[Params, bytes] | 
         tree = tree.setdefault(key, {})
       # Mapped, and on a CPU used where it lies: numpy aligns the data as XLA wants it.
       tree[name] = np.load(file, mmap_mode='r', allow_pickle=False)
+      programs.mapped(tree[name])
     return params, (directory / 'tokenizer.model').read_bytes()
   except (OSError, ValueError, KeyError, TypeError):
     return None

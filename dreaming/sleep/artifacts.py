@@ -14,7 +14,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
+
+from dreaming import mishaps
 
 
 def write(path: pathlib.Path, tree: Mapping[str, Any]) -> str:
@@ -58,10 +61,22 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     temporary.unlink(missing_ok=True)  # half of it would only fill a full disk further
 
 
+@contextlib.contextmanager
+def spared(path: pathlib.Path) -> Iterator[None]:
+  """While it is entered: what a cache has no room for costs time alone, when it is made again."""
+  try:
+    yield
+  except OSError as e:
+    logging.warning('%s is not kept, and made again next time: %s', path, mishaps.line(e))
+
+
 def keep(path: pathlib.Path, figures: Mapping[str, Any]) -> None:
-  """Writes plain values with their digest: a flipped digit would move a gate unseen."""
+  """Writes plain values with their digest: a flipped digit would move a gate unseen.
+
+  Where they cannot be kept, that is logged.
+  """
   text = json.dumps(figures)
-  with replacing(path) as temporary:
+  with spared(path), replacing(path) as temporary:
     temporary.write_text(f'{hashlib.sha256(text.encode()).hexdigest()}\n{text}\n')
 
 

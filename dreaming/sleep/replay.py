@@ -112,7 +112,7 @@ def make(
   out = _encoded(decoder, said, prefix, length, top_k)
   if hidden is None:
     hidden = _think(decoder, base, out, prefix, rows=rows, length=length, dtype=dtype)
-    with artifacts.replacing(path) as temporary:
+    with artifacts.spared(path), artifacts.replacing(path) as temporary:
       np.savez(temporary, said=json.dumps(said), hidden=hidden.view(np.uint16))
   return Replay(out, hidden)
 

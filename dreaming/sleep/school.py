@@ -16,6 +16,7 @@ adapter depends on the base and the lessons alone, and is kept in the cache.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import functools
@@ -271,23 +272,31 @@ def teach(
   if not config.steps:
     return {}
   path = cache / 'school' / f'{_key(base.digest, config)}.npz'
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with path.with_suffix('.lock').open('w') as lock:
-    fcntl.flock(lock, fcntl.LOCK_EX)  # who comes second waits, and reads what the first one left
-    named, checkpoint = path.with_suffix('.sha256'), path.with_suffix('')
+  named, checkpoint = path.with_suffix('.sha256'), path.with_suffix('')
+  with contextlib.ExitStack() as stack:
+    alone = False
+    with contextlib.suppress(OSError):  # where nothing can be written, nobody leaves anything
+      path.parent.mkdir(parents=True, exist_ok=True)
+      lock = stack.enter_context(path.with_suffix('.lock').open('w'))
+      fcntl.flock(lock, fcntl.LOCK_EX)  # who comes second waits, and reads what the first one left
+      alone = True
     try:
       found = artifacts.read(path, named.read_text('ascii').strip())
     except (OSError, ValueError):
       found = None
     if found is None:
-      checkpoint.mkdir(exist_ok=True)
-      found = _trained(base, config, checkpoint, progress)
-      named.write_text(artifacts.write(path, found) + '\n', 'ascii')
-    shutil.rmtree(checkpoint, ignore_errors=True)
+      with contextlib.suppress(OSError):
+        checkpoint.mkdir(exist_ok=True)
+      resumes = alone and checkpoint.is_dir()
+      found = _trained(base, config, checkpoint if resumes else None, progress)
+      with artifacts.spared(path):
+        named.write_text(artifacts.write(path, found) + '\n', 'ascii')
+    if alone:
+      shutil.rmtree(checkpoint, ignore_errors=True)
   return found
 
 
-def _trained(base: Any, config: SchoolConfig, checkpoint: pathlib.Path, progress) -> Lora:
+def _trained(base: Any, config: SchoolConfig, checkpoint: pathlib.Path | None, progress) -> Lora:
   def on_step(done: int, _: Mapping[str, float]) -> None:
     if progress:
       progress(done, config.steps)
