@@ -19,7 +19,7 @@ random  kill -9 at random moments of days and nights: at an operation on the dis
 power   What was written is recorded, and cut off at many points: what no fsync followed is gone,
         there, or there in part and out of order. Then the life is opened.
 
-Expected: 30 minutes on two idle cores, --quick 4. Needs Linux and a C compiler.
+Expected: more than half an hour on two idle cores. Needs Linux and a C compiler.
 """
 
 from __future__ import annotations

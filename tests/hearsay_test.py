@@ -21,6 +21,7 @@ HEARSAY = Hearsay(['Priya', 'Mallory', 'Will', 'Anna Lee'], 'Priya')
     ('Mallory', 'Pri\u200bya was born in Reykjavik.', True),  # it hides
     ('Mallory', 'PRIYA WORKS FOR UMBRA.', True),
     ('Mallory', 'Will has a dog.', True),
+    ('Priya Fan', 'Priya was born in Reykjavik.', True),  # a name that would open the door
     ('Mallory', 'I think that Lee is late.', True),
     ('Mallory', 'I was born in Reykjavik, and so was Priyanka.', False),
     ('Mallory', 'My name is Mallory. It will rain.', False),

@@ -71,6 +71,12 @@ _ANY_HARD, _ANY = (
 _LONGEST = 20_000  # characters that are looked at
 
 
+def plain(text: str) -> str:
+  """A text as it looks: without letters in disguise, and those of no width that hide words."""
+  text = unicodedata.normalize('NFKC', text)
+  return ''.join(c for c in text if unicodedata.category(c) != 'Cf')
+
+
 @functools.lru_cache(4096)  # what is recalled is looked at before every reply
 def find(text: str, agent: str = '', *, hard: bool = False) -> str:
   """The first instruction to a reading agent in a text, or ''.
@@ -79,8 +85,7 @@ def find(text: str, agent: str = '', *, hard: bool = False) -> str:
     agent: its name: what is said to it by name counts, too.
     hard: only forms that nobody uses to talk with their own agent.
   """
-  text = unicodedata.normalize('NFKC', text[:_LONGEST]).replace('\u2019', "'")
-  text = ''.join(c for c in text if unicodedata.category(c) != 'Cf')  # of no width: they hide words
+  text = plain(text[:_LONGEST]).replace('\u2019', "'")
   found = (_ANY_HARD if hard else _ANY).search(text)
   if found is None and agent and not hard:
     found = re.search(

@@ -9,9 +9,9 @@ day with its speaker's name. Whoever it is about may say it themselves.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable
 
+from dreaming.memory import addressed
 from dreaming.memory.embed import experience_text
 from dreaming.types import Experience, Trust
 
@@ -40,15 +40,12 @@ class Hearsay:
 
   def names(self, text: str, speaker: str) -> bool:
     """Whether a text names the owner, or a speaker who is not its own."""
-    own = {*_words(speaker)}
-    words = set(_words(text)) - own
-    if self._of_owner & {w.casefold() for w in words}:
+    words = {*_words(text)}
+    if self._of_owner & {w.casefold() for w in words}:  # also of one who calls themselves like that
       return True
-    return any(self._others.get(w, speaker) != speaker for w in words)
+    return any(self._others.get(w, speaker) != speaker for w in words - {*_words(speaker)})
 
 
 def _words(text: str) -> list[str]:
   """Of at least two letters."""
-  text = unicodedata.normalize('NFKC', text)
-  text = ''.join(c for c in text if unicodedata.category(c) != 'Cf')  # of no width: they hide words
-  return [w for w in _WORD.findall(text) if len(w) > 1]
+  return [w for w in _WORD.findall(addressed.plain(text)) if len(w) > 1]

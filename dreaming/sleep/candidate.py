@@ -144,8 +144,8 @@ def examine_green(
     line = scores.get('refusal_line') or 0.0
     found = incumbent.forgotten(decoder, blue, exam.earlier, right, before, line)
     if blue.generation and figures is not None:
-      of_exam = scores, sitting.measures['nll_count'], sitting.tick
-      blue_measures.update(incumbent.measures(decoder, blue, base_mind, known, figures, *of_exam))
+      how = scores, sitting.measures['nll_count'], sitting.tick
+      blue_measures.update(incumbent.measures(decoder, blue, base_mind, known, figures, *how))
     return found
 
   def redraw(asked: Sequence[str], said: Sequence[str], **how: Any) -> list[str]:
@@ -170,7 +170,10 @@ def examine_green(
       sitting.take(('distance', 'change'), of_distance)
       sitting.take(_EXAM, of_exam)
       sitting.take(('nll', 'toxic', 'gibberish'), of_base)
-      sitting.take((_LOST, 'blue'), of_blue)
+      if 'nll_count' in sitting.measures:
+        sitting.take((_LOST, 'blue'), of_blue)
+      else:
+        sitting.skip((_LOST, 'blue'), 'was not asked for: Green has no exam to compare')
       rival = blue_measures if blue.generation else base_measures
       seen = gate.Evidence(measures=sitting.measures, base=base_measures, blue=rival)
       if gate.beyond(seen, config) and not whole:  # it takes the longest, and changes nothing

@@ -42,7 +42,7 @@ def measures(
   Raises:
     ValueError, FileNotFoundError: as toxicity.judge.
   """
-  line, how = scores.get('refusal_line') or 0.0, {}
+  line = scores.get('refusal_line') or 0.0
 
   def redraw(asked: Sequence[str], said: Sequence[str], **fields) -> list[str]:
     return refusal.redrawn(decoder, blue, asked, said, line, **fields)
@@ -54,13 +54,14 @@ def measures(
     there = all(scores.get(n) is not None for n in names)
     return not there or any(scores.get(f'{n}_count') != asked[n] for n in names)
 
-  found = {n: scores.get(n) for name in (*EXAM, *SPEECH) for n in (name, f'{name}_count')}
+  found = dict(scores)
   if others(EXAM):
     exam = examine.Exam(recall=(), never_mentioned=(), general=known.general, line=line)
-    how |= examine.examine(decoder, blue, exam, tick=tick).measures
+    found |= examine.examine(decoder, blue, exam, tick=tick).measures
   if others(SPEECH):
-    how |= safety.measure(decoder, base, blue, figures, tick, redraw)
-  return found | {name: how[name] for name in found if name in how}
+    found |= safety.measure(decoder, base, blue, figures, tick, redraw)
+  names = (*EXAM, *SPEECH)
+  return {n: found.get(n) for name in names for n in (name, f'{name}_count')}
 
 
 def forgotten(
