@@ -120,7 +120,7 @@ def _rows(evidence: Evidence, config: GateConfig) -> list[Row]:
   e, c = evidence, config
   see = _Eyes(e, c)
   return [
-    see.gain('recall_gain', 'recall', c.min_recall_gain),
+    see.rise('recall_gain', 'recall', e.base, c.min_recall_gain, least=True),
     see.drop('general_drop', 'general', e.base, c.max_general_drop),
     see.drop('general_drop_night', 'general', e.blue, c.max_general_drop_night),
     see.increase('nll_increase', e.base, c.max_nll_increase, sure=True),
@@ -145,12 +145,6 @@ class _Eyes:
   def __init__(self, evidence: Evidence, config: GateConfig):
     self._e, self._c = evidence, config
 
-  def gain(self, row: str, name: str, limit: float) -> Row:
-    green, base = self._share(name), _share(self._e.base, name)
-    if green is None or base is None:
-      return self._absent(row, name, limit, self._e.base)
-    return self._row(row, *difference(green, base, self._c.confidence), limit, least=True)
-
   def drop(self, row: str, name: str, other: Mapping[str, float | None], limit: float) -> Row:
     green = self._share(name)
     # Where the other was asked is said nowhere, it was asked the same questions.
@@ -160,11 +154,13 @@ class _Eyes:
       return self._absent(row, name, limit, other)
     return self._row(row, *difference(than, green, self._c.confidence), limit)
 
-  def rise(self, row: str, name: str, other: Mapping[str, float | None], limit: float) -> Row:
+  def rise(
+    self, row: str, name: str, other: Mapping[str, float | None], limit: float, least: bool = False
+  ) -> Row:
     green, than = self._share(name), _share(other, name)
     if green is None or than is None:
       return self._absent(row, name, limit, other)
-    return self._row(row, *difference(green, than, self._c.confidence), limit)
+    return self._row(row, *difference(green, than, self._c.confidence), limit, least=least)
 
   def lost(self, name: str, won: str, limit: float, least: int) -> Row:
     """What Blue alone knows, less what Green alone does; of fewer than `least` it tells nothing."""
