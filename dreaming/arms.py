@@ -37,6 +37,8 @@ class Answerer(Protocol):
     retrieval: bool,
   ) -> list[str]: ...
 
+  def rest(self) -> None: ...
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arm:
@@ -120,6 +122,8 @@ def examine(
     blue, retrieval = ARMS[name]
     key = (generation if blue else 0, retrieval)
     if key not in said:
+      if said:
+        agent.rest()  # what is laid out for one arm is room for the next
       said[key] = agent.answer(
         asked, user=day.user, now=now, generation=key[0], retrieval=retrieval
       )

@@ -281,6 +281,12 @@ class Life:
       self._reembedding.stop()
       self._reembedding = None
 
+  def rest(self) -> None:
+    """Lets go of what was laid out and compiled for what is over; what comes makes its own."""
+    if 'decoder' in self.__dict__:
+      self.decoder.rest()
+    programs.drop()
+
   def unload(self) -> None:
     """Lets go of the weights; what needs them next reads them again."""
     for name in ('base', 'decoder', 'identity', '_replies', 'eyes'):

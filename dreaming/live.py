@@ -18,7 +18,6 @@ from rich.progress import Progress
 from dreaming import configuration, days, mishaps, report, terminal, transfer
 from dreaming.agent import Agent
 from dreaming.arms import Examination
-from dreaming.brain import programs
 from dreaming.days import Day
 from dreaming.sleep.outcome import Outcome
 
@@ -92,7 +91,7 @@ def live(agent: Agent, lived: list[Day | None], console: Console) -> int:
     nights.append(report.night(outcome, agent.workdir))
     if outcome.state == 'waiting':
       return outcome.code  # what it has not learned yet cannot be examined
-    programs.drop()  # those of the night
+    agent.rest()  # what the night needed
     with clock.of('examine'):
       examined = [agent.examine(d) for d in lived[: i + 1] if d]
   clock.seconds['total'] = time.monotonic() - start

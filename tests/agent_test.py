@@ -411,7 +411,7 @@ def test_a_second_process_gets_one_line(agent, config):
 def test_four_arms_ask_the_right_generation_with_the_right_memory():
   class Fake:
     def __init__(self):
-      self.calls = []
+      self.calls, self.rested = [], []
 
     def answer(self, questions, *, user, now, generation, retrieval):
       self.calls.append((generation, retrieval, user, now))
@@ -419,10 +419,14 @@ def test_four_arms_ask_the_right_generation_with_the_right_memory():
         return ['a dog', 'the piano', 'in Nairobi']
       return ['Biscuit', 'the cello.' if generation else 'drums', 'nobody said']
 
+    def rest(self):
+      self.rested.append(len(self.calls))
+
   fake = Fake()
   done = arms.examine(fake, DAY, generation=3)
   assert [c[:2] for c in fake.calls] == [(0, False), (0, True), (3, False), (3, True)]
   assert {c[2:] for c in fake.calls} == {('Priya', 2001.0)}
+  assert fake.rested == [1, 2, 3]  # no arm is asked beside what another was laid out in
   assert {k: a.recall for k, a in done.arms.items()} == {
     'base': 0.0, 'retrieval': 0.5, 'weights': 1.0, 'both': 1.0,
   }  # fmt: skip

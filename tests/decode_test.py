@@ -380,6 +380,17 @@ def test_kept_caches_are_few_and_can_be_forgotten():
   assert [v.params is mind(1).params for v in one._prefixes.values()] == [True]
 
 
+def test_a_decoder_that_rested_keeps_nothing_and_says_the_same():
+  one = new_decoder()
+  before = say(['x'], by=one, prefix='P: '), one.logprobs(mind(), ['x'], ['y'], prefix='P: ')
+  one.rest()
+  assert not one._prefixes and not one._layers and one._embedding == (None, None)
+  assert one._score._stacked == (None, None) and not one._score._kept
+  again = say(['x'], by=one, prefix='P: '), one.logprobs(mind(), ['x'], ['y'], prefix='P: ')
+  assert before[0] == again[0]
+  np.testing.assert_array_equal(before[1][0], again[1][0])
+
+
 # ---- Log-probabilities ----
 
 

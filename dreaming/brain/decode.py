@@ -215,6 +215,13 @@ class Decoder(Counting):
     """
     return kv_cache.trim(state.cache, _bucket(length, _LENGTHS))
 
+  def rest(self) -> None:
+    """Drops all that is kept to be fast: it is made again where it is needed, in seconds."""
+    self._prefixes.clear()
+    self._layers.clear()
+    self._embedding = (None, None)
+    self._score.rest()
+
   def forget(self, mind: Mind) -> None:
     """Drops the kept caches of a mind that will not speak again."""
     for key in [k for k, v in self._prefixes.items() if v.params is mind.params]:

@@ -212,8 +212,12 @@ class Scorer:
   def forget(self, params: Params) -> None:
     """Drops what is kept of params that will not be asked again."""
     if self._stacked[0] is params:
-      self._stacked = (None, None)
-      self._kept.clear()
+      self.rest()
+
+  def rest(self) -> None:
+    """Drops all that is kept."""
+    self._stacked = (None, None)
+    self._kept.clear()
 
   def _by_context(self, asked: Sequence[Asked], keep: bool) -> list[tuple[Ids, Sequence[int]]]:
     """Contexts to keep, each with its texts; all texts with their own contexts where none is."""
@@ -226,8 +230,7 @@ class Scorer:
 
   def _stack(self, params: Params) -> Params:
     if self._stacked[0] is not params:
-      self._stacked = (None, None)
-      self._kept.clear()
+      self.rest()
       self._stacked = params, transformer.stack(params, self._arch.num_layers)
     return self._stacked[1]
 
