@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dreaming.brain import kv_cache, programs, serving, transformer
+from dreaming.brain.batch import SIZES, Batch, bucket, hold_back
 from dreaming.brain.programs import Counting
 from dreaming.brain.sampler import CANDIDATES, GREEDY, Sampler
 from dreaming.brain.scoring import Asked, Scorer
@@ -36,9 +37,9 @@ Prefix = Prompt | Seen
 _PREFIXES = 4  # kept KV caches: 37 MB each on the 270M
 _MINDS = 1  # kept layouts for decoding: as large as the layers in f32, and made in a second
 _LENGTHS = (8, 16, 32, 64, 128, 192, 256, 512, 1024, 2048, 4096, 8192)
-_BATCHES = (1, 2, 4, 8, 16, 32)
 _LARGE = 16  # rows, from which a batch leaves much memory behind
 _TOKENS = 4096  # of all rows of a batch: their KV cache is 150 MB on the 270M
+_FEW = 4  # a batch of which only one row in so many is open goes on as a smaller one
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,13 +89,30 @@ class Decoder(Counting):
     """
     texts = [''] * len(prompts)
     before = len(self.tokenizer.encode(prefix)) if isinstance(prefix, str) else len(prefix)
-    for group in self._groups(prompts, before + max_tokens):
+    groups = self._groups(prompts, before + max_tokens)
+    waiting: dict[int, list[Batch]] = collections.defaultdict(list)  # by the slots of their caches
+
+    def go_on(batch: Batch, most_open: int) -> None:
+      for number, text in self._continue(mind, batch, sampler, stop, most_open=most_open):
+        texts[number] = text
+
+    for group in groups:
       rows = [prompts[i] for i in group]
-      how = max_tokens, sampler, stop, prefix
-      for row, text in self._decode(mind, rows, group, *how, avoid=avoid):
-        texts[group[row]] = text
+      batch = self._begin(mind, rows, group, max_tokens, sampler, prefix, avoid)
+      go_on(batch, batch.size // 2 if len(groups) > 1 else 0)
+      if batch.open:
+        batch.narrow()
+        alike = waiting[max(layer.k.shape[1] for layer in batch.cache)]
+        if sum(len(b.open) for b in [*alike, batch]) > SIZES[-1]:
+          alike[0].narrow(alike[1:])
+          go_on(alike[0], SIZES[-1] // 2)
+          alike[:] = [alike[0]] if alike[0].open else []
+        alike.append(batch)
       if len(group) >= _LARGE:
         programs.trim()
+    for alike in filter(None, waiting.values()):
+      alike[0].narrow(alike[1:])
+      go_on(alike[0], 0)
     return texts
 
   def stream(
@@ -109,8 +127,8 @@ class Decoder(Counting):
   ) -> Iterator[str]:
     """`generate` for one prompt, in pieces as they come; what may begin a stop is held back."""
     said = ''
-    args = (mind, [prompt], [0], max_tokens, sampler, stop, prefix)
-    for _, text in self._decode(*args, partial=True):
+    batch = self._begin(mind, [prompt], [0], max_tokens, sampler, prefix)
+    for _, text in self._continue(mind, batch, sampler, stop, partial=True):
       if len(text) > len(said):
         yield text[len(said) :]
         said = text
@@ -162,9 +180,7 @@ class Decoder(Counting):
     order = sorted(range(len(prompts)), key=lambda i: sizes[i])
     groups: list[list[int]] = []
     while order:
-      fit = next(
-        (n for n in _BATCHES[::-1] if n * (sizes[order[:n][-1]] + more) <= _TOKENS), _BATCHES[0]
-      )
+      fit = next((n for n in SIZES[::-1] if n * (sizes[order[:n][-1]] + more) <= _TOKENS), SIZES[0])
       groups.append(order[:fit])
       order = order[fit:]
     return groups
@@ -213,7 +229,7 @@ class Decoder(Counting):
 
     Every row of a batch gets a copy: 32 rows of a full cache of 1,024 are 700 MB on the 270M.
     """
-    return kv_cache.trim(state.cache, _bucket(length, _LENGTHS))
+    return kv_cache.trim(state.cache, bucket(length, _LENGTHS))
 
   def rest(self) -> None:
     """Drops all that is kept to be fast: it is made again where it is needed, in seconds."""
@@ -252,77 +268,77 @@ class Decoder(Counting):
     """(tokens, positions, batch) in bucketed shapes; padding has position -1."""
     length = max(len(r) for r in rows)
     self._check_room(start + length)
-    batch = _bucket(len(rows), _BATCHES)
-    tokens = np.zeros((batch, _bucket(length, _LENGTHS)), np.int32)
+    batch = bucket(len(rows), SIZES)
+    tokens = np.zeros((batch, bucket(length, _LENGTHS)), np.int32)
     positions = np.full(tokens.shape, -1, np.int32)
     for i, row in enumerate(rows):
       tokens[i, : len(row)] = row
       positions[i, : len(row)] = np.arange(start, start + len(row))
     return tokens, positions, batch
 
-  def _decode(
-    self, mind, prompts, numbers, max_tokens, sampler, stop, prefix, partial=False, avoid=None
-  ):
-    """Yields (row, text): each row once when it ends, or after every token with `partial`.
-
-    A row's number decides its noise, so that no text depends on what shares its batch.
-    """
+  def _begin(self, mind, prompts, numbers, max_tokens, sampler, prefix, avoid=None) -> Batch:
+    """Reads the prompts and draws a token for each; a text's number is one of `numbers`."""
     state = self._prefix(mind, prefix)
     rows = [self._ids(p, bos=not state.length) for p in prompts]
     if not all(rows):
       raise ValueError('an empty prompt: there is nothing to continue')
-    tokens, positions, batch = self._pad(rows, state.length)
+    tokens, positions, size = self._pad(rows, state.length)
     room = self.cache_length - state.length - max(len(r) for r in rows)
     max_tokens = min(max_tokens, room + 1)  # the last token is not read, so it needs no room
-    ends = {self.tokenizer.eos, self.tokenizer.end_of_turn}
-    key = jax.random.key(sampler.seed)
-    numbers = np.pad(np.asarray(numbers, np.int32), (0, batch - len(prompts)))
-    knobs = np.asarray([sampler.temperature, sampler.top_k, sampler.top_p], np.float32)
-
+    numbers = np.pad(np.asarray(numbers, np.int32), (0, size - len(prompts)))
     # The last row's end: no slot is needed beyond it.
     kept = self._room(state, int(positions.max()) + 1 + max_tokens)
-    cache, logits = self._prefill(mind.params, kept, tokens, positions, None, batch=batch)
+    cache, logits = self._prefill(mind.params, kept, tokens, positions, None, batch=size)
     if avoid is not None:
       logits = logits.at[:, avoid].set(-np.inf)
-    token = self._first(logits, key, numbers, np.int32(0), knobs, mode=sampler.mode)
-    position = positions.max(axis=1) + 1
-    served = None
-    ids: list[list[int]] = [[] for _ in prompts]
-    open_rows = set(range(len(prompts)))
+    step = np.zeros(size, np.int32)
+    noise = jax.random.key(sampler.seed), numbers, step, _knobs(sampler)
+    return Batch(
+      cache=cache, token=self._first(logits, *noise, mode=sampler.mode), number=numbers,
+      start=positions.max(axis=1) + 1, step=step + 1, ids=[[] for _ in prompts],
+      most=[max_tokens] * len(prompts), open=set(range(len(prompts) if max_tokens > 0 else 0)),
+    )  # fmt: skip
 
-    def advance(token, step):
-      nonlocal served, cache
-      served = self._serving(mind, batch, sampler) if served is None else served
-      at, step = position + (step - 1), np.int32(step)
-      cache, new = self._step(
-        mind.params, served, cache, token, at, key, numbers, step, knobs, mode=sampler.mode
+  def _continue(
+    self, mind, batch: Batch, sampler, stop, *, partial=False, most_open=0
+  ) -> Iterator[tuple[int, str]]:
+    """Yields (number, text): each text once when it ends, or after every token with `partial`.
+
+    Until at most `most_open` texts are left, which others may join.
+    """
+    ends = {self.tokenizer.eos, self.tokenizer.end_of_turn}
+    key, knobs = jax.random.key(sampler.seed), _knobs(sampler)
+    served = None, {}
+
+    def advance():
+      nonlocal served
+      if served[0] != batch.size:
+        served = batch.size, self._serving(mind, batch.size, sampler)
+      at, noise = batch.start + (batch.step - 1), (key, batch.number, batch.step, knobs)
+      done = self._step(
+        mind.params, served[1], batch.cache, batch.token, at, *noise, mode=sampler.mode
       )
-      return new
+      batch.advance(*done)
 
-    for step in range(1, max_tokens + 1):
-      now = token
-      if 1 < step < max_tokens:  # the next step is under way while this one's text is looked at
-        token = advance(now, step)
-      for row, new in enumerate(np.asarray(now)[: len(prompts)].tolist()):
-        if row not in open_rows:
+    while len(batch.open) > most_open:
+      if batch.heard:
+        advance()
+      # The next step is under way while this one's text is looked at. Not at the beginning: the
+      # first text does not wait for what only a second one needs. Nor do several rows: those that
+      # end make the next step smaller.
+      now, batch.heard = batch.token, True
+      if batch.size == 1 and batch.step[0] > 1 and not batch.ends_now:
+        advance()
+      for row, new in enumerate(np.asarray(now)[: len(batch.ids)].tolist()):
+        if row not in batch.open:
           continue
-        done = step == max_tokens or new in ends
-        if new not in ends:
-          ids[row].append(new)
-        text = self.tokenizer.decode(ids[row])
-        cut = min((at for s in stop if (at := text.find(s)) >= 0), default=None)
-        if cut is not None:
-          text, done = text[:cut], True
-        elif partial and not done:
-          text = hold_back(text, stop)
-        if done:
-          open_rows.remove(row)
-        if done or partial:
-          yield row, text
-      if not open_rows:
-        return
-      if step == 1 < max_tokens:  # the first text does not wait for what only a second one needs
-        token = advance(now, step)
+        text = batch.hear(row, new, ends, stop, self.tokenizer)
+        if row not in batch.open:
+          yield int(batch.number[row]), text
+        elif partial:
+          yield int(batch.number[row]), hold_back(text, stop)
+      if most_open < len(batch.open) <= batch.size // _FEW:
+        batch.narrow()
 
   # ---- Device side ----
 
@@ -355,7 +371,7 @@ class Decoder(Counting):
     if mode == 'greedy':
       return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     if mode == 'free':
-      return self._drawer(key, step)(numbers, logits / knobs[0]).astype(jnp.int32)
+      return self._drawer(key)(numbers, step, logits / knobs[0]).astype(jnp.int32)
     values, ids = top_candidates(logits, min(CANDIDATES, logits.shape[-1]))
     return self._draw(values, ids, logits, key, numbers, step, knobs)
 
@@ -368,26 +384,15 @@ class Decoder(Counting):
     probs = jnp.exp(values - total)
     before = jnp.cumsum(probs, axis=-1) - probs  # mass of likelier tokens
     keep = (before < top_p) & ((top_k == 0) | (rank < top_k))
-    pick = self._drawer(key, step)(numbers, jnp.where(keep, values, -jnp.inf))
+    pick = self._drawer(key)(numbers, step, jnp.where(keep, values, -jnp.inf))
     return jnp.take_along_axis(ids, pick[:, None], axis=1)[:, 0].astype(jnp.int32)
 
-  def _drawer(self, key, step):
-    key = jax.random.fold_in(key, step)
-    return jax.vmap(lambda n, row: jax.random.categorical(jax.random.fold_in(key, n), row))
+  def _drawer(self, key):
+    def draw(number, step, row):
+      return jax.random.categorical(jax.random.fold_in(jax.random.fold_in(key, step), number), row)
+
+    return jax.vmap(draw)
 
 
-def hold_back(text: str, stop: Sequence[str]) -> str:
-  """Without a tail that may still become a stop, or half a character."""
-  text = text.rstrip('\ufffd')
-  longest = max((len(s) for s in stop), default=1) - 1
-  for n in range(min(longest, len(text)), 0, -1):
-    if any(s.startswith(text[-n:]) for s in stop):
-      return text[:-n]
-  return text
-
-
-def _bucket(n: int, sizes: Sequence[int]) -> int:
-  for size in sizes:
-    if n <= size:
-      return size
-  return -(-n // sizes[-1]) * sizes[-1]
+def _knobs(sampler: Sampler) -> np.ndarray:
+  return np.asarray([sampler.temperature, sampler.top_k, sampler.top_p], np.float32)

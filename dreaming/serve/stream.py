@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dreaming.brain.decode import hold_back
+from dreaming.brain.batch import hold_back
 from dreaming.brain.sampler import GREEDY, Sampler
 from dreaming.brain.tokenizer import Tokenizer
 from dreaming.serve.voices import Voice
