@@ -39,7 +39,6 @@ _MINDS = 1  # kept layouts for decoding: as large as the layers in f32, and made
 _LENGTHS = (8, 16, 32, 64, 128, 192, 256, 512, 1024, 2048, 4096, 8192)
 _LARGE = 16  # rows, from which a batch leaves much memory behind
 _TOKENS = 4096  # of all rows of a batch: their KV cache is 150 MB on the 270M
-_FEW = 4  # a batch of which only one row in so many is open goes on as a smaller one
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,29 +89,28 @@ class Decoder(Counting):
     texts = [''] * len(prompts)
     before = len(self.tokenizer.encode(prefix)) if isinstance(prefix, str) else len(prefix)
     groups = self._groups(prompts, before + max_tokens)
-    waiting: dict[int, list[Batch]] = collections.defaultdict(list)  # by the slots of their caches
+    left: dict[tuple[int, int], list[Batch]] = collections.defaultdict(list)  # by size and slots
 
-    def go_on(batch: Batch, most_open: int) -> None:
+    def go_on(batch: Batch, most_open: int = 0) -> None:
       for number, text in self._continue(mind, batch, sampler, stop, most_open=most_open):
         texts[number] = text
 
     for group in groups:
       rows = [prompts[i] for i in group]
       batch = self._begin(mind, rows, group, max_tokens, sampler, prefix, avoid)
-      go_on(batch, batch.size // 2 if len(groups) > 1 else 0)
-      if batch.open:
-        batch.narrow()
-        alike = waiting[max(layer.k.shape[1] for layer in batch.cache)]
-        if sum(len(b.open) for b in [*alike, batch]) > SIZES[-1]:
-          alike[0].narrow(alike[1:])
-          go_on(alike[0], SIZES[-1] // 2)
-          alike[:] = [alike[0]] if alike[0].open else []
-        alike.append(batch)
+      size = batch.size
+      go_on(batch, size // 2 if len(groups) > 1 else 0)
+      alike = left[size, batch.slots]
+      alike += [Batch.join([batch])] if batch.open else []
+      if sum(len(b.open) for b in alike) > size // 2:
+        whole = Batch.join(alike, size)
+        go_on(whole, size // 2)  # so that what the next group leaves fits beside it
+        alike[:] = [Batch.join([whole])]
       if len(group) >= _LARGE:
         programs.trim()
-    for alike in filter(None, waiting.values()):
-      alike[0].narrow(alike[1:])
-      go_on(alike[0], 0)
+    for (size, _), alike in left.items():
+      if alike:
+        go_on(Batch.join(alike, size))
     return texts
 
   def stream(
@@ -308,15 +306,14 @@ class Decoder(Counting):
     """
     ends = {self.tokenizer.eos, self.tokenizer.end_of_turn}
     key, knobs = jax.random.key(sampler.seed), _knobs(sampler)
-    served = None, {}
+    served = None
 
     def advance():
       nonlocal served
-      if served[0] != batch.size:
-        served = batch.size, self._serving(mind, batch.size, sampler)
+      served = self._serving(mind, batch.size, sampler) if served is None else served
       at, noise = batch.start + (batch.step - 1), (key, batch.number, batch.step, knobs)
       done = self._step(
-        mind.params, served[1], batch.cache, batch.token, at, *noise, mode=sampler.mode
+        mind.params, served, batch.cache, batch.token, at, *noise, mode=sampler.mode
       )
       batch.advance(*done)
 
@@ -337,8 +334,6 @@ class Decoder(Counting):
           yield int(batch.number[row]), text
         elif partial:
           yield int(batch.number[row]), hold_back(text, stop)
-      if most_open < len(batch.open) <= batch.size // _FEW:
-        batch.narrow()
 
   # ---- Device side ----
 
