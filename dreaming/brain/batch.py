@@ -27,7 +27,7 @@ def bucket(n: int, sizes: Sequence[int]) -> int:
 
 
 @dataclasses.dataclass(kw_only=True)
-class Batch:
+class DecodeBatch:
   """Some of its rows are texts, the first ones; the rest is padding.
 
   Each text's number decides its noise, so that none depends on what shares its batch.
@@ -73,7 +73,7 @@ class Batch:
     return text[:cut]
 
   @classmethod
-  def join(cls, batches: Sequence[Batch], size: int = 0) -> Batch:
+  def join(cls, batches: Sequence[DecodeBatch], size: int = 0) -> DecodeBatch:
     """The open texts of all, whose caches have as many slots, padded to `size` rows."""
     chosen = [sorted(b.open) for b in batches]
     count = sum(map(len, chosen))

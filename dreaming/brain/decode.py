@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dreaming.brain import kv_cache, programs, serving, transformer
-from dreaming.brain.batch import SIZES, Batch, bucket, hold_back
+from dreaming.brain.batch import SIZES, DecodeBatch, bucket, hold_back
 from dreaming.brain.programs import Counting
 from dreaming.brain.sampler import CANDIDATES, GREEDY, Sampler
 from dreaming.brain.scoring import Asked, Scorer
@@ -89,9 +89,11 @@ class Decoder(Counting):
     texts = [''] * len(prompts)
     before = len(self.tokenizer.encode(prefix)) if isinstance(prefix, str) else len(prefix)
     groups = self._groups(prompts, before + max_tokens)
-    left: dict[tuple[int, int], list[Batch]] = collections.defaultdict(list)  # by size and slots
+    left: dict[tuple[int, int], list[DecodeBatch]] = collections.defaultdict(
+      list
+    )  # by size and slots
 
-    def go_on(batch: Batch, most_open: int = 0) -> None:
+    def go_on(batch: DecodeBatch, most_open: int = 0) -> None:
       for number, text in self._continue(mind, batch, sampler, stop, most_open=most_open):
         texts[number] = text
 
@@ -101,16 +103,16 @@ class Decoder(Counting):
       size = batch.size
       go_on(batch, size // 2 if len(groups) > 1 else 0)
       alike = left[size, batch.slots]
-      alike += [Batch.join([batch])] if batch.open else []
+      alike += [DecodeBatch.join([batch])] if batch.open else []
       if sum(len(b.open) for b in alike) > size // 2:
-        whole = Batch.join(alike, size)
+        whole = DecodeBatch.join(alike, size)
         go_on(whole, size // 2)  # so that what the next group leaves fits beside it
-        alike[:] = [Batch.join([whole])]
+        alike[:] = [DecodeBatch.join([whole])]
       if len(group) >= _LARGE:
         programs.trim()
     for (size, _), alike in left.items():
       if alike:
-        go_on(Batch.join(alike, size))
+        go_on(DecodeBatch.join(alike, size))
     return texts
 
   def stream(
@@ -274,7 +276,7 @@ class Decoder(Counting):
       positions[i, : len(row)] = np.arange(start, start + len(row))
     return tokens, positions, batch
 
-  def _begin(self, mind, prompts, numbers, max_tokens, sampler, prefix, avoid=None) -> Batch:
+  def _begin(self, mind, prompts, numbers, max_tokens, sampler, prefix, avoid=None) -> DecodeBatch:
     """Reads the prompts and draws a token for each; a text's number is one of `numbers`."""
     state = self._prefix(mind, prefix)
     rows = [self._ids(p, bos=not state.length) for p in prompts]
@@ -291,14 +293,14 @@ class Decoder(Counting):
       logits = logits.at[:, avoid].set(-np.inf)
     step = np.zeros(size, np.int32)
     noise = jax.random.key(sampler.seed), numbers, step, _knobs(sampler)
-    return Batch(
+    return DecodeBatch(
       cache=cache, token=self._first(logits, *noise, mode=sampler.mode), number=numbers,
       start=positions.max(axis=1) + 1, step=step + 1, ids=[[] for _ in prompts],
       most=[max_tokens] * len(prompts), open=set(range(len(prompts) if max_tokens > 0 else 0)),
     )  # fmt: skip
 
   def _continue(
-    self, mind, batch: Batch, sampler, stop, *, partial=False, most_open=0
+    self, mind, batch: DecodeBatch, sampler, stop, *, partial=False, most_open=0
   ) -> Iterator[tuple[int, str]]:
     """Yields (number, text): each text once when it ends, or after every token with `partial`.
 
