@@ -126,6 +126,20 @@ def test_what_several_batches_have_left_over_goes_on_together_as_it_was(sampler,
   assert len({len(t) for t in texts}) > 5
 
 
+def test_equal_prompts_are_read_once_and_have_their_own_noise(monkeypatch):
+  one, read = decoder(), []
+  sampler = Sampler(temperature=1.0, seed=5)
+  prompts = [PROMPTS[i % 3] for i in range(18)]
+  prefill = one._prefill
+  with monkeypatch.context() as m:
+    m.setattr(one, '_prefill', lambda *a, **k: read.append(k['batch']) or prefill(*a, **k))
+    texts = say(prompts, n=8, sampler=sampler)
+  assert read == [4] and len(set(texts)) > 12
+  for i, prompt in enumerate(prompts):
+    batch = one._begin(mind(), [prompt], [i], 8, sampler, '')
+    assert list(one._continue(mind(), batch, sampler, ())) == [(i, texts[i])]
+
+
 def test_no_batch_has_more_tokens_than_memory_is_planned_for():
   one = new_decoder()
   prompts = ['x' * (i % 7 + 1) for i in range(40)] + ['y' * 500] * 20

@@ -37,6 +37,7 @@ Prefix = Prompt | Seen
 _PREFIXES = 4  # kept KV caches: 37 MB each on the 270M
 _MINDS = 1  # kept layouts for decoding: as large as the layers in f32, and made in a second
 _LENGTHS = (8, 16, 32, 64, 128, 192, 256, 512, 1024, 2048, 4096, 8192)
+_READ = (4, 8)  # rows, as which the prompts of a larger batch are read, where most are equal
 _LARGE = 16  # rows, from which a batch leaves much memory behind
 _TOKENS = 4096  # of all rows of a batch: their KV cache is 150 MB on the 270M
 
@@ -67,6 +68,7 @@ class Decoder(Counting):
     self._prefill = jax.jit(self.counted(self._prefill_fn), static_argnames=('batch',))
     self._step = jax.jit(self.counted(self._step_fn), static_argnames='mode', donate_argnums=(2,))
     self._first = jax.jit(self.counted(self._sample_fn), static_argnames='mode')
+    self._spread = jax.jit(self.counted(self._spread_fn))
     self._score = Scorer(arch, self.counted)
 
   # ---- Public ----
@@ -89,9 +91,8 @@ class Decoder(Counting):
     texts = [''] * len(prompts)
     before = len(self.tokenizer.encode(prefix)) if isinstance(prefix, str) else len(prefix)
     groups = self._groups(prompts, before + max_tokens)
-    left: dict[tuple[int, int], list[DecodeBatch]] = collections.defaultdict(
-      list
-    )  # by size and slots
+    left: dict[tuple[int, int], list[DecodeBatch]]  # by size and slots
+    left = collections.defaultdict(list)
 
     def go_on(batch: DecodeBatch, most_open: int = 0) -> None:
       for number, text in self._continue(mind, batch, sampler, stop, most_open=most_open):
@@ -212,9 +213,9 @@ class Decoder(Counting):
     found = self._prefixes.get(key)
     if found is None or found.params is not mind.params:  # ids are used again: hold on to it
       ids = self._ids(prefix, bos=True)
-      tokens, positions, batch = self._pad([ids], 0)
+      tokens, positions = self._pad([ids], 0, 1)
       seen = prefix.laid(tokens.shape[1], 1) if isinstance(prefix, Seen) else None
-      cache, _ = self._prefill(mind.params, empty, tokens, positions, seen, batch=batch)
+      cache, _ = self._prefill(mind.params, empty, tokens, positions, seen, batch=1)
       found = _Prefix(params=mind.params, cache=cache, length=len(ids))
       if isinstance(prefix, Seen):  # nobody else asks with these pictures
         return found
@@ -264,17 +265,16 @@ class Decoder(Counting):
       out['embedding'] = self._embedding[1]
     return out
 
-  def _pad(self, rows: list[list[int]], start: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """(tokens, positions, batch) in bucketed shapes; padding has position -1."""
+  def _pad(self, rows, start: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(tokens, positions) of `size` rows in bucketed shapes; padding has position -1."""
     length = max(len(r) for r in rows)
     self._check_room(start + length)
-    batch = bucket(len(rows), SIZES)
-    tokens = np.zeros((batch, bucket(length, _LENGTHS)), np.int32)
+    tokens = np.zeros((size, bucket(length, _LENGTHS)), np.int32)
     positions = np.full(tokens.shape, -1, np.int32)
     for i, row in enumerate(rows):
       tokens[i, : len(row)] = row
       positions[i, : len(row)] = np.arange(start, start + len(row))
-    return tokens, positions, batch
+    return tokens, positions
 
   def _begin(self, mind, prompts, numbers, max_tokens, sampler, prefix, avoid=None) -> DecodeBatch:
     """Reads the prompts and draws a token for each; a text's number is one of `numbers`."""
@@ -282,20 +282,26 @@ class Decoder(Counting):
     rows = [self._ids(p, bos=not state.length) for p in prompts]
     if not all(rows):
       raise ValueError('an empty prompt: there is nothing to continue')
-    tokens, positions, size = self._pad(rows, state.length)
+    size, heads = bucket(len(rows), SIZES), list(dict.fromkeys(map(tuple, rows)))
+    few = next((n for n in _READ if len(heads) <= n < size), None)
+    tokens, positions = self._pad(heads if few else rows, state.length, few or size)
     room = self.cache_length - state.length - max(len(r) for r in rows)
     max_tokens = min(max_tokens, room + 1)  # the last token is not read, so it needs no room
     numbers = np.pad(np.asarray(numbers, np.int32), (0, size - len(prompts)))
     # The last row's end: no slot is needed beyond it.
     kept = self._room(state, int(positions.max()) + 1 + max_tokens)
-    cache, logits = self._prefill(mind.params, kept, tokens, positions, None, batch=size)
+    cache, logits = self._prefill(mind.params, kept, tokens, positions, None, batch=len(tokens))
+    start = positions.max(axis=1) + 1
+    if few:  # equal prompts were read once
+      index = np.pad([heads.index(tuple(r)) for r in rows], (0, size - len(rows)))
+      cache, logits, start = self._spread((cache, logits, start), index)
     if avoid is not None:
       logits = logits.at[:, avoid].set(-np.inf)
     step = np.zeros(size, np.int32)
-    noise = jax.random.key(sampler.seed), numbers, step, _knobs(sampler)
+    noise = jax.random.key(sampler.seed), numbers, step, sampler.knobs
     return DecodeBatch(
       cache=cache, token=self._first(logits, *noise, mode=sampler.mode), number=numbers,
-      start=positions.max(axis=1) + 1, step=step + 1, ids=[[] for _ in prompts],
+      start=np.asarray(start), step=step + 1, ids=[[] for _ in prompts],
       most=[max_tokens] * len(prompts), open=set(range(len(prompts) if max_tokens > 0 else 0)),
     )  # fmt: skip
 
@@ -307,7 +313,7 @@ class Decoder(Counting):
     Until at most `most_open` texts are left, which others may join.
     """
     ends = {self.tokenizer.eos, self.tokenizer.end_of_turn}
-    key, knobs = jax.random.key(sampler.seed), _knobs(sampler)
+    key, knobs = jax.random.key(sampler.seed), sampler.knobs
     served = None
 
     def advance():
@@ -349,6 +355,9 @@ class Decoder(Counting):
     last = jnp.argmax(positions, axis=1)
     return cache, transformer.unembed(params, hidden[jnp.arange(batch), last])
 
+  def _spread_fn(self, rows, index):
+    return jax.tree.map(lambda x: x[index], rows)
+
   def _step_fn(self, params, served, cache, token, position, key, numbers, step, knobs, mode):
     variables = {'params': params}
     if 'layers' in served:
@@ -389,7 +398,3 @@ class Decoder(Counting):
       return jax.random.categorical(jax.random.fold_in(jax.random.fold_in(key, step), number), row)
 
     return jax.vmap(draw)
-
-
-def _knobs(sampler: Sampler) -> np.ndarray:
-  return np.asarray([sampler.temperature, sampler.top_k, sampler.top_p], np.float32)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+from jaxtyping import Float
+
 CANDIDATES = 128  # top-k and top-p sample among this many likeliest tokens
 
 
@@ -28,6 +31,11 @@ class Sampler:
     if self.temperature == 0:
       return 'greedy'
     return 'filtered' if self.top_k or self.top_p < 1 else 'free'
+
+  @property
+  def knobs(self) -> Float[np.ndarray, '3']:
+    """What one program does for all samplers of a mode: temperature, top_k, top_p."""
+    return np.asarray([self.temperature, self.top_k, self.top_p], np.float32)
 
 
 GREEDY = Sampler()

@@ -115,7 +115,7 @@ class Batcher(Counting):
     self, params: Params, slots: Slots, row: Row, slot: int, sampler: Sampler, mode: str
   ) -> tuple[Slots, Said]:
     """Gives a stream that has read its prompt a slot, and its first token (Said of one row)."""
-    knobs = np.asarray([[sampler.temperature, sampler.top_k, sampler.top_p]], np.float32)
+    knobs = sampler.knobs[None]
     seed = np.asarray([sampler.seed % 2**32], np.uint32)
     zero = np.zeros(1, np.int32)
     mode = 'greedy' if mode == 'greedy' else 'free'  # of one row that costs nothing
