@@ -11,7 +11,7 @@ import pytest
 from dreaming.brain import weights
 from dreaming.brain.tokenizer import Tokenizer
 from dreaming.brain.transformer import ARCHITECTURES
-from dreaming.sleep import grounding, packing
+from dreaming.sleep import emphasis, grounding, packing
 from dreaming.sleep.grounding import Claim
 from dreaming.types import QA, Experience
 
@@ -103,6 +103,27 @@ def test_what_the_source_makes_likely_scores_higher(tokenizer):
   assert any('Hello' in prompt for prompt, _ in reader.rows)
 
 
+class Schooled:
+  """Believes what the message has word for word, and half of it elsewhere."""
+
+  def believed(self, users, texts, asked, said):
+    assert set(users) == {'Kim'} and len(texts) == len(asked) == len(said)
+    self.asked = asked
+    return np.asarray([-0.5 if s in t else -4.0 for t, s in zip(texts, said, strict=True)])
+
+
+def test_who_was_at_school_judges_in_the_place_of_the_base():
+  reader = Schooled()
+  claims = [claim('Ana moved to Lyon'), claim('Ana likes cats'),
+            claim(pair=QA(question='Where to?', answer='Lyon'))]  # fmt: skip
+  told, added, asked = grounding.features(None, None, claims, reader)
+  assert (told['score'], told['gain']) == (-0.5, 3.0) and (added['score'], added['gain']) == (-4, 0)
+  assert told.keys() == {*grounding.READER_WEIGHTS, 'missing', 'denial'}
+  assert asked['score'] == -0.5 and reader.asked == [None, None, 'Where to?']
+  good, bad, answer = grounding.probabilities(None, None, claims, reader)
+  assert good > 0.74 > bad and answer > 0.74
+
+
 @pytest.mark.parametrize(
   ('text', 'astray'),
   [
@@ -136,7 +157,7 @@ def test_probabilities_follow_the_odds(tokenizer):
 
 def test_words_are_found_in_tokens(tokenizer):
   text = ' Ana lives.'
-  for word, first, end in grounding._words(tokenizer, text):
+  for word, first, end in emphasis._words(tokenizer, text):
     assert word in tokenizer.decode(tokenizer.encode(text)[first:end])
 
 
@@ -147,7 +168,7 @@ def test_names_of_the_source_weigh_more(tokenizer):
   told = {1: Experience(id=1, time=0.0, kind='chat', speaker='Kim', content=SOURCE)}
   example = packing.Example(prompt='', target='In Lyon now.\n', sources=(1,))
   encoded = packing.encode(tokenizer, example, 64, 1)
-  found = grounding.emphasised(tokenizer, example, encoded, told, 2.0)
+  found = emphasis.emphasised(tokenizer, example, encoded, told, 2.0)
   ids = encoded.target_ids[:, 0].tolist()
   heavy = tokenizer.decode([i for i, w in zip(ids, found.emphasis, strict=True) if w == 3])
   assert heavy.strip() == 'Lyon'
@@ -155,7 +176,7 @@ def test_names_of_the_source_weigh_more(tokenizer):
   assert batch.weights.sum() == len(ids) + 2 * len(heavy)
   plain = packing.Example(prompt='', target='It rains.\n', sources=(1,))
   encoded = packing.encode(tokenizer, plain, 64, 1)
-  assert grounding.emphasised(tokenizer, plain, encoded, told, 2.0) is encoded
+  assert emphasis.emphasised(tokenizer, plain, encoded, told, 2.0) is encoded
 
 
 # ---- The pairs ----

@@ -25,12 +25,12 @@ class Writer:
 def write(monkeypatch, text, names, clause='', grounded=0.0):
   limits = []
 
-  def judge(decoder, base, claims):
+  def judge(decoder, base, claims, reader):
     return [0.7 if 'welder' in c.said else 0.1 for c in claims]
 
   real = grounding.sifted
   monkeypatch.setattr(grounding, 'probabilities', judge)
-  monkeypatch.setattr(grounding, 'sifted', lambda *a: limits.append(a[-1]) or real(*a))
+  monkeypatch.setattr(grounding, 'sifted', lambda *a: limits.append(a[4]) or real(*a))
   writer = Writer(text)
   out = styles.written(
     writer, None, [E], names=names, user='Ana', agent='Echo', clause=clause, grounded=grounded,

@@ -18,7 +18,7 @@ import numpy as np
 from dreaming.brain import prompts
 from dreaming.brain.decode import Decoder
 from dreaming.brain.tokenizer import Tokenizer
-from dreaming.sleep import contrast, distill, grounding, replay
+from dreaming.sleep import contrast, distill, emphasis, replay
 from dreaming.sleep.aims import Aims
 from dreaming.sleep.packing import Encoded, Example, batch_of, encode, endless, mixed, pack
 from dreaming.types import Batch, Dream, Experience, Mind, Params
@@ -191,7 +191,7 @@ def build(
     for name in ('dream', 'rehearsal'):
       pairs = zip(groups[name], encoded[name], strict=True)
       encoded[name] = [
-        grounding.emphasised(tokenizer, x, e, told, aims.config.entities) for x, e in pairs
+        emphasis.emphasised(tokenizer, x, e, told, aims.config.entities) for x, e in pairs
       ]
   shapes = {'top_k': config.top_k, 'prefix': prefix, 'rows': config.rows, 'length': length}
   own = own_words(decoder, base, base_digest, config, cache)

@@ -134,7 +134,7 @@ def dream(
     out += lay_out(fact, asked, held, night, config)
   out += own.dreams
   if config.grounded:  # before facts are brought together: what one text says can be judged
-    out = grounding.sifted(decoder, base, out, texts, config.grounded)
+    out = grounding.sifted(decoder, base, out, texts, config.grounded, reader)
     kept = [k for k in kept if asked_for(k[0], out)]
   for old, new in superseded:
     if any(new is f for f, _, _ in kept):
@@ -145,7 +145,7 @@ def dream(
     out += styles.hops(kept, values.aliases(messages), night)
   out += styles.written(
     decoder, base, experiences, names=config.styles, user=user, agent=config.agent,
-    clause=config.clause, grounded=config.grounded, night=night, seed=seed,
+    clause=config.clause, grounded=config.grounded, night=night, seed=seed, reader=reader,
   )  # fmt: skip
   decoder.forget(base)
   known = {p.question for d in earlier for p in d.pairs}

@@ -1,11 +1,11 @@
 """Grounding: whether a dream says what its source says, and nothing else.
 
 Two rules first: it names nobody and no number that its sources do not have, and denies nothing that
-they do not deny. What is left is weighed: how likely the base finds it after its sources, and how
-much likelier than after something else; by how much it beats itself with a name or number put in
-another's place; how many of its words are in no source; how many stand behind another person than
-there. The weights are fitted on the development half of benchmarks/grounding.json
-(benchmarks/grounding.py --fit).
+they do not deny. What is left is weighed: how likely it is after its sources, and how much likelier
+than after something else; how many of its words are in no source; how many stand behind another
+person than there. Who was at school (reader.py) says how likely; where nobody was, the base, and
+then by how much it beats itself with a name or number put in another's place, too. The weights are
+fitted on the development half of benchmarks/grounding.json (benchmarks/grounding.py --fit).
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dreaming.brain import prompts
 from dreaming.brain.decode import Decoder
-from dreaming.brain.tokenizer import Tokenizer
 from dreaming.sleep import values
-from dreaming.sleep.packing import Encoded, Example
 from dreaming.sleep.relations import PREMISE, UNRELATED
 from dreaming.types import QA, Dream, Experience, Mind, Quality, Status
+
+if TYPE_CHECKING:  # it trains, and what trains knows this file
+  from dreaming.sleep.reader import Reader
 
 # Reading comprehension in the words of people, for checking a question against its source.
 READING = """Omar says: "My bike is a green Raleigh. I bought it in Leeds."
@@ -87,18 +89,26 @@ WEIGHTS: Mapping[str, float] = {
   'bias': 0.88, 'score': 0.42, 'gain': 0.36, 'swap': 0.06, 'new': -1.01, 'astray': -0.87,
 }  # fmt: skip
 THRESHOLD = 0.48  # log-odds from which a dream is grounded: a probability of 0.62
+# The same with a reader.
+READER_WEIGHTS: Mapping[str, float] = {
+  'bias': 0.6, 'score': 0.51, 'gain': 0.54, 'new': -0.7, 'astray': -0.67,
+}  # fmt: skip
+READER_THRESHOLD = 1.03  # a probability of 0.74
 
 
 def odds(features: Mapping[str, float]) -> float:
   """Log-odds that a dream is grounded; minus infinity where a rule forbids it."""
   if features['missing'] or features['denial']:
     return -np.inf
-  return sum(weight * features[name] for name, weight in WEIGHTS.items())
+  weights = WEIGHTS if 'swap' in features else READER_WEIGHTS
+  return sum(weight * features[name] for name, weight in weights.items())
 
 
-def probabilities(decoder: Decoder, base: Mind, claims: Sequence[Claim]) -> list[float]:
+def probabilities(
+  decoder: Decoder, base: Mind, claims: Sequence[Claim], reader: Reader | None = None
+) -> list[float]:
   """Of each claim, how likely it is grounded, 0 to 1."""
-  found = np.asarray([odds(f) for f in features(decoder, base, claims)])
+  found = np.asarray([odds(f) for f in features(decoder, base, claims, reader)])
   return (0.5 + 0.5 * np.tanh(found / 2)).tolist()
 
 
@@ -112,15 +122,15 @@ def named(text: str, user: str = '') -> list[str]:
 
 def missing(claim: Claim) -> list[str]:
   """Names and numbers of a dream that no source has: it invented them."""
-  there = _plain(' '.join((claim.user, *claim.sources)))
+  there = plain(' '.join((claim.user, *claim.sources)))
   return [
     n
     for n in named(claim.said, claim.user)
-    if not all(w in there for w in _plain(n) - {'the', 'of', 'on', 'at', 'in'})
+    if not all(w in there for w in plain(n) - {'the', 'of', 'on', 'at', 'in'})
   ]
 
 
-def _plain(text: str) -> set[str]:
+def plain(text: str) -> set[str]:
   words = re.findall(r'[\w:]+', text.casefold().replace("'s", ' ').replace('’s', ' '))
   words = [re.sub(r'^(\d+)(?:st|nd|rd|th)$', r'\1', w) for w in words]
   return {_DIGITS.get(w, w) for w in words}
@@ -129,17 +139,49 @@ def _plain(text: str) -> set[str]:
 # ---- Likelihoods ----
 
 
-def features(decoder: Decoder, base: Mind, claims: Sequence[Claim]) -> list[dict[str, float]]:
+def features(
+  decoder: Decoder, base: Mind, claims: Sequence[Claim], reader: Reader | None = None
+) -> list[dict[str, float]]:
   """What is known of each claim, by name.
 
-  score    its mean log-likelihood after its sources, nats a token
+  score    its mean log-likelihood after its sources, nats a token; by the reader an answer's alone
   gain     the same minus that after an unrelated message
-  swap     by how much it beats its likeliest variant with a name or number exchanged, nats
+  swap     by how much it beats its likeliest variant with a name or number exchanged, nats: by
+           the base
   new      words that the sources do not have, of a question its answer's
   astray   the share of its words that stand behind another person than in the sources
   missing  names and numbers that the sources do not have
   denial   1 where it denies and they do not
   """
+  likely = _by_reader(reader, claims) if reader else _by_base(decoder, base, claims)
+  return [
+    {
+      'bias': 1.0,
+      **found,
+      'new': float(_unsaid(c.text if c.pair is None else c.pair.answer, c)),
+      'astray': _astray(c),
+      'missing': float(len(missing(c))),
+      'denial': float(_denies(c)),
+    }
+    for c, found in zip(claims, likely, strict=True)
+  ]
+
+
+def _by_reader(reader: Reader, claims: Sequence[Claim]) -> list[dict[str, float]]:
+  said = [c.text if c.pair is None else c.pair.answer for c in claims]
+  asked = [None if c.pair is None else c.pair.question for c in claims]
+  told, untold = (
+    reader.believed([c.user for c in claims], texts, asked, said)
+    for texts in ([' '.join(c.sources) for c in claims], [UNRELATED] * len(claims))
+  )
+  return [_likely(a, b) for a, b in zip(told, untold, strict=True)]
+
+
+def _likely(told: float, untold: float) -> dict[str, float]:
+  return {'score': _within(told, -6, 0), 'gain': _within(told - untold, -1, 3)}
+
+
+def _by_base(decoder, base, claims: Sequence[Claim]) -> list[dict[str, float]]:
   variants = [_swapped(c) for c in claims]
   rows: list[tuple[int, str, str]] = []  # number of the claim, prompt, text
   for i, (c, own) in enumerate(zip(claims, variants, strict=True)):
@@ -148,23 +190,12 @@ def features(decoder: Decoder, base: Mind, claims: Sequence[Claim]) -> list[dict
     rows += [(i, _prompt(c, '\n'.join(c.sources)), _tail(v)) for v in own]
   logps = _logprobs(decoder, base, claims, rows)
   out, at = [], 0
-  for c, own in zip(claims, variants, strict=True):
+  for own in variants:
     told, untold, *others = logps[at : at + 2 + len(own)]
     at += 2 + len(own)
     margin = min((told.sum() - o.sum() for o in others), default=_SURE)
-    said = c.text if c.pair is None else c.pair.answer
-    out.append(
-      {
-        'bias': 1.0,
-        'score': _within(float(told.mean()), -6, 0),
-        'gain': _within(float((told - untold).mean()), -1, 3),
-        'swap': _within(float(margin), -_SURE, _SURE),
-        'new': float(_unsaid(said, c)),
-        'astray': _astray(c),
-        'missing': float(len(missing(c))),
-        'denial': float(_denies(c)),
-      }
-    )
+    found = _likely(float(told.mean()), float(untold.mean()))
+    out.append(found | {'swap': _within(float(margin), -_SURE, _SURE)})
   return out
 
 
@@ -209,7 +240,7 @@ def _swapped(c: Claim) -> list[Claim]:
   out = []
   for old in dict.fromkeys([*named(c.said, c.user), *([c.user] if c.user in c.said else [])]):
     for new in [*known, *people]:
-      if _shape(new) != _shape(old) or _plain(new) & _plain(old):
+      if _shape(new) != _shape(old) or plain(new) & plain(old):
         continue
       out.append(_replaced(c, old, new))
   return [v for v in out if v.said != c.said][:_MAX_SWAPS]
@@ -234,8 +265,8 @@ def _denies(c: Claim) -> bool:
 
 def _unsaid(text: str, c: Claim) -> int:
   """How many words with a meaning of their own no source has, 3 at most."""
-  there = {_stem(w) for w in _plain(' '.join((c.user, *c.sources)))}
-  own = {_stem(w) for w in _plain(text) if w not in _FUNCTION}
+  there = {_stem(w) for w in plain(' '.join((c.user, *c.sources)))}
+  own = {_stem(w) for w in plain(text) if w not in _FUNCTION}
   return min(len(own - there), 3)
 
 
@@ -291,19 +322,6 @@ def _stem(word: str) -> str:
   return word
 
 
-def _words(tokenizer: Tokenizer, text: str) -> list[tuple[str, int, int]]:
-  """(word, first token, end) of a text's words as its tokens have them."""
-  ids = tokenizer.encode(text)
-  ends = [len(tokenizer.decode(ids[: i + 1])) for i in range(len(ids))]
-  starts = [0, *ends[:-1]]
-  out = []
-  for m in re.finditer(r'\S+', text):
-    inside = [i for i in range(len(ids)) if starts[i] < m.end() and ends[i] > m.start()]
-    if inside:
-      out.append((m[0], inside[0], inside[-1] + 1))
-  return out
-
-
 def _within(x: float, low: float, high: float) -> float:
   return max(low, min(x, high))
 
@@ -317,6 +335,7 @@ def sifted(
   dreams: Sequence[Dream],
   told: Mapping[int, Experience],
   least: float,
+  reader: Reader | None = None,
 ) -> list[Dream]:
   """The dreams, in order; what of those that were kept is not grounded is rejected.
 
@@ -324,6 +343,7 @@ def sifted(
     dreams: a night's; what nobody told is not looked at.
     told: experiences by id.
     least: probability that a claim is grounded, from which it is kept.
+    reader: judges in the place of the base.
   """
   parts: list[tuple[int, QA | None]] = []
   for i, d in enumerate(dreams):
@@ -338,7 +358,7 @@ def sifted(
     )
     for i, pair in parts
   ]
-  chances = probabilities(decoder, base, claims) if claims else []
+  chances = probabilities(decoder, base, claims, reader) if claims else []
   lost: dict[int, list[tuple[QA | None, float]]] = {}
   for (i, pair), p in zip(parts, chances, strict=True):
     if p < least:
@@ -355,26 +375,3 @@ def sifted(
       pairs = tuple(p for p in d.pairs if p in gone)
       out.append(dataclasses.replace(d, pairs=pairs, quality=quality, status=Status.REJECTED))
   return out
-
-
-# ---- In training ----
-
-
-def emphasised(
-  tokenizer: Tokenizer, example: Example, encoded: Encoded, told: Mapping[int, Experience],
-  more: float,
-) -> Encoded:  # fmt: skip
-  """With `more` weight, beside 1, on the tokens of names and numbers of the sources.
-
-  Weighting tokens by what they carry is as in RHO-1 (Lin et al., arXiv 2404.07965), by entities
-  as in entity-aware training; here the sources say which.
-  """
-  texts = [told[i].content for i in example.sources if i in told]
-  words = {w for text in texts for name in named(text) for w in _plain(name)}
-  words -= {'the', 'of', 'on', 'at', 'in'}
-  n = int(encoded.loss.sum())
-  weights = np.ones(n, np.float32)
-  for word, first, end in _words(tokenizer, example.target):
-    if _plain(word) & words:
-      weights[first : min(end, n)] += np.float32(more)
-  return dataclasses.replace(encoded, emphasis=weights) if (weights > 1).any() else encoded

@@ -261,6 +261,21 @@ class Reader:
       out.append({k: float(x) for k, x in row.items()})
     return out
 
+  def believed(
+    self, users: Sequence[str], texts: Sequence[str], asked: Sequence[str | None],
+    said: Sequence[str],
+  ) -> np.ndarray:  # fmt: skip
+    """How likely it would say something of messages, Float['N'], mean nats a token.
+
+    Args:
+      users: whose messages `texts` are.
+      asked: the questions that are answered; None where a statement is made.
+      said: answers and statements.
+    """
+    told = [school.told(u, text) for u, text in zip(users, texts, strict=True)]
+    forms = [school.SENTENCE if q is None else prompts.question(q) for q in asked]
+    return self._means(told, forms, [f' {s}\n' for s in said])
+
   def _sums(self, told, asked, tails) -> np.ndarray:
     return np.asarray([x.sum() for x in self._scores(told, asked, tails)])
 

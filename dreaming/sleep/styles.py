@@ -18,6 +18,7 @@ from dreaming.brain.decode import Decoder, Sampler
 from dreaming.sleep import grounding
 from dreaming.sleep.bank import fill
 from dreaming.sleep.belief import Fact
+from dreaming.sleep.reader import Reader
 from dreaming.types import QA, Dream, Experience, Mind, Quality, Status
 
 # The beginning of each text; the base goes on.
@@ -55,6 +56,7 @@ def written(
   grounded: float,
   night: int,
   seed: int,
+  reader: Reader | None = None,
 ) -> list[Dream]:
   """One text of each style about each experience; what is not grounded is rejected.
 
@@ -63,6 +65,7 @@ def written(
     clause: what the texts are to keep to, as the user has it; first in the prompt.
     grounded: probability from which a sentence is kept.
     seed: of the sampling.
+    reader: judges them, where somebody was at school.
   """
   asked = [(e, n) for e in experiences for n in names if n in OPENINGS]
   if not asked:
@@ -85,7 +88,7 @@ def written(
           Dream(id=0, night=night, style=name, text=said, sources=(e.id,), quality=quality)
         )
   told = {e.id: e for e in experiences}
-  judged = grounding.sifted(decoder, base, out, told, max(grounded, _LEAST))
+  judged = grounding.sifted(decoder, base, out, told, max(grounded, _LEAST), reader)
   return _joined(judged)
 
 
