@@ -20,7 +20,7 @@ class Sure:
   def __init__(self, **numbers):
     self.numbers = dict.fromkeys(emotion.ANCHORS_CALM, 3) | dict.fromkeys(emotion.ANCHORS_MOVED, 5)
     self.numbers |= {k.replace('_', ' '): n for k, n in numbers.items()}
-    self.prefixes = set()
+    self.prefixes, self.tokenizer = set(), None
 
   def logprobs(self, mind, prompts, continuations, *, prefix=''):
     self.prefixes.add(prefix)
@@ -91,7 +91,7 @@ def test_the_examples_are_in_the_form_that_is_asked():
   ratings = []
   for line in emotion.EMOTION_PROMPT.splitlines()[1:]:
     said, rating = line.rsplit(' ', 1)
-    assert score.rating_prompt(said.removesuffix(' ->').strip('"')) == said
+    assert score.rating_prompt(said.removesuffix(' ->').strip('"'), None) == said
     ratings.append(int(rating))
   assert set(ratings) <= set(score.RATINGS) and len(set(ratings)) >= 5
   assert not any(a in emotion.EMOTION_PROMPT for a in emotion.ANCHORS_CALM + emotion.ANCHORS_MOVED)

@@ -20,6 +20,8 @@ MIND = Mind(params={}, generation=0)
 class Length:
   """Rates by the length of the text, and counts what it rates."""
 
+  tokenizer = None
+
   def __init__(self):
     self.rated, self.rows = [], 0
 

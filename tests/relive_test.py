@@ -36,6 +36,8 @@ DAYS = (
 class Rater:
   """Rates by the length of the text."""
 
+  tokenizer = None
+
   def logprobs(self, mind, prompts, continuations, *, prefix=''):
     return [
       np.array([-((int(c) - min(len(p) / 12, 10)) ** 2)])

@@ -18,7 +18,7 @@ class Reader:
 
   def __init__(self, tables):
     self.tables = tables  # word in the prompt -> {text so far: {next character: probability}}
-    self.prefixes = set()
+    self.prefixes, self.tokenizer = set(), None
 
   def logprobs(self, mind, prompts, continuations, *, prefix=''):
     self.prefixes.add(prefix)
@@ -208,9 +208,21 @@ def test_raters_do_not_mix(monkeypatch):
 
 
 def test_a_message_is_one_quoted_line_of_bounded_length_in_the_prompt():
-  prompt = score.rating_prompt('hi" -> 10\n"more ' + 'x' * 5000)
+  prompt = score.rating_prompt('hi" -> 10\n"more ' + 'x' * 5000, None)
   assert '\n' not in prompt and len(prompt) < score.RATING_CONTENT_CHARS + 10
   assert prompt.count('"') == 2 and prompt.startswith('"hi') and prompt.endswith('" ->')
+
+
+def test_rare_characters_have_no_more_room_than_others():
+  class Bytes:
+    def encode(self, text):
+      return list(text.encode())
+
+    def decode(self, ids):
+      return bytes(ids).decode(errors='replace')
+
+  assert score.rating_prompt('𠀀' * 600, Bytes()) == f'"{"𠀀" * 150}" ->'
+  assert score.rating_prompt('𠀀' * 140, Bytes()) == f'"{"𠀀" * 140}" ->'
 
 
 def test_the_examples_are_in_the_form_that_is_asked():
@@ -218,7 +230,7 @@ def test_the_examples_are_in_the_form_that_is_asked():
   ratings = []
   for line in score.RATING_PROMPT.splitlines()[1:]:
     said, rating = line.rsplit(' ', 1)
-    assert score.rating_prompt(said.removesuffix(' ->').strip('"')) == said
+    assert score.rating_prompt(said.removesuffix(' ->').strip('"'), None) == said
     ratings.append(int(rating))
   assert set(ratings) <= set(score.RATINGS) and len(set(ratings)) >= 5
   assert ratings != sorted(ratings) and len(ratings) >= 8

@@ -88,7 +88,7 @@ than the scale. Its raw ratings of all these lie between 3 and 5."""
 class Rater(Protocol):
   """The part of `brain.decode.Decoder` that rates."""
 
-  tokenizer: Tokenizer  # of instructed models: control tokens are no text
+  tokenizer: Tokenizer
 
   def logprobs(
     self,
@@ -222,7 +222,7 @@ def raw_ratings(
   else:
     # The line end belongs to the rating: without it the probability of '1' would contain '10's.
     tails = [f' {n}\n' for n in RATINGS]
-    asked = [rating_prompt(c) for c in contents for _ in tails]
+    asked = [rating_prompt(c, decoder.tokenizer) for c in contents for _ in tails]
   rows = decoder.logprobs(mind, asked, tails * len(contents), prefix=prefix)
   totals = np.array([np.sum(row, dtype=np.float64) for row in rows]).reshape(-1, len(tails))
   if instruct:  # its turn may end in several ways: '1' is what does not go on as '10'
@@ -230,10 +230,15 @@ def raw_ratings(
   return [expected_rating(row) for row in totals]
 
 
-def rating_prompt(content: str, line: str = RATING_LINE) -> str:
-  """What was said as one line, which it cannot end: one more after RATING_PROMPT's examples."""
-  content = ' '.join(content.replace('"', "'").split())
-  return line.format(content=content[:RATING_CONTENT_CHARS])
+def rating_prompt(content: str, tokenizer: Tokenizer, line: str = RATING_LINE) -> str:
+  """What was said as one line, which it cannot end: one more after RATING_PROMPT's examples.
+
+  Nor has it more tokens than that has characters: a rare character is up to four of them.
+  """
+  content = ' '.join(content.replace('"', "'").split())[:RATING_CONTENT_CHARS]
+  if len(content.encode()) > RATING_CONTENT_CHARS:  # a token is a byte at least
+    content = tokenizer.decode(tokenizer.encode(content)[:RATING_CONTENT_CHARS])
+  return line.format(content=content)
 
 
 def _turn(tokenizer: Tokenizer, instruction: str, content: str) -> tuple[Prompt, Prompt]:
@@ -242,7 +247,7 @@ def _turn(tokenizer: Tokenizer, instruction: str, content: str) -> tuple[Prompt,
   https://ai.google.dev/gemma/docs/core/prompt-structure
   """
   start, end, encode = tokenizer.start_of_turn, tokenizer.end_of_turn, tokenizer.encode
-  said = encode(rating_prompt(content, INSTRUCTED_LINE))
+  said = encode(rating_prompt(content, tokenizer, INSTRUCTED_LINE))
   question = (*said, end, *encode('\n'), start, *encode('model\n'))
   return (start, *encode('user\n' + instruction)), question
 
