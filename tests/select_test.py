@@ -8,6 +8,7 @@ import pytest
 from dreaming import types
 from dreaming.memory.diary import Diary
 from dreaming.memory.score import UNWANTED, WANTED, ProfoundnessWeights
+from dreaming.sleep import select as select_lib
 from dreaming.sleep.select import SelectConfig, select
 
 DAY = 86_400.0
@@ -197,3 +198,35 @@ def test_what_is_like_a_theme_counts_as_profounder(diary):
 def test_bad_configs_are_refused(bad):
   with pytest.raises(ValueError, match=f'select.{next(iter(bad))} is'):
     SelectConfig(**bad)
+
+
+# ---- As it is read ----
+
+
+class Reads:
+  """Its tokens are bytes; a quarter of its context are ten."""
+
+  cache_length = 40
+
+  class tokenizer:
+    encode = staticmethod(lambda text: list(text.encode()))
+    decode = staticmethod(lambda ids: bytes(ids).decode(errors='replace'))
+
+
+@pytest.mark.parametrize(
+  ('said', 'read'),
+  [
+    ('One two.', 'One two.'),
+    ('One two. Three four.', 'One two.'),  # whole sentences
+    ('I am. Seven eight.', 'I am.'),
+    ('abcdefg hijklmn', 'abcdefg'),  # or words
+    ('a bcdefghijklmn', 'a bcdefghi'),  # or what fits
+    ('𠀀𠀀𠀀𠀀', '𠀀𠀀'),
+  ],
+)
+def test_of_what_is_long_the_beginning_is_read(diary, said, read):
+  e = diary.append(time=1.0, kind='chat', speaker='Ana', content=said, response=said)
+  (found,) = select_lib.chosen(diary, [e.id], SelectConfig(), Reads())
+  assert (found.content, found.response) == (read, read)
+  (whole,) = select_lib.chosen(diary, [e.id], SelectConfig())
+  assert whole.content == said == diary.experiences()[0].content

@@ -181,7 +181,7 @@ def test_a_real_night_of_a_toy_model_is_followed_and_serves(tmp_path_factory):
     live.http.post('/api/nights', json={})
     end = list(follow(live))[-1]
     assert (end['event'], end['outcome']) == ('ended', 'empty') and end['reason']
-    for text in TOLD:
+    for text in (*TOLD, 'It rains in Porto. ' * 200, '𠀀' * 700):  # more than the context holds
       live.http.post('/api/experiences', json={'content': text})
     live.http.post('/api/nights', json={})
     events = list(follow(live))

@@ -342,7 +342,7 @@ class _Night:
     return lineage.lessons(self.dreams, self.config.select.least)
 
   def _told(self) -> list[Experience]:
-    return select.chosen(self.diary, self.chosen['ids'], self.config.select)
+    return select.chosen(self.diary, self.chosen['ids'], self.config.select, self.decoder)
 
   @functools.cached_property
   def _material(self) -> corpus.Corpus:

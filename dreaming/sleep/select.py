@@ -15,11 +15,17 @@ from typing import NamedTuple
 import numpy as np
 
 from dreaming import types
+from dreaming.brain import sentences
+from dreaming.brain.decode import Decoder
 from dreaming.memory import addressed, private, score
 from dreaming.memory.diary import Diary
 from dreaming.memory.embed import Embedder
 from dreaming.memory.hearsay import Hearsay
 from dreaming.memory.index import Index
+
+_PARTS = (
+  4  # of a context: one holds a message, the others examples before it, what is asked, and more
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,11 +121,34 @@ def select(
   return sorted(_diverse(candidates, index, config), key=lambda e: (e.time, e.id))
 
 
-def chosen(diary: Diary, ids: Sequence[int], config: SelectConfig) -> list[types.Experience]:
-  """What was selected, as the night reads it: without passwords, keys and card numbers."""
+def chosen(
+  diary: Diary, ids: Sequence[int], config: SelectConfig, decoder: Decoder | None = None
+) -> list[types.Experience]:
+  """What was selected, as the night reads it: without passwords, keys and card numbers.
+
+  Args:
+    decoder: that reads it. Of what is long for it only the beginning is read; the diary has all.
+  """
   secrets = private.Secrets.of(diary.experiences(archived=None), config.strike_contacts)
   found = diary.experiences(ids=ids)  # whose trust may have been withdrawn since
-  return [secrets.without(e) for e in found if e.trust >= config.least]
+  read = [secrets.without(e) for e in found if e.trust >= config.least]
+  return [_begun(e, decoder) for e in read] if decoder else read
+
+
+def _begun(e: types.Experience, decoder: Decoder) -> types.Experience:
+  content, response = (_beginning(text, decoder) for text in (e.content, e.response))
+  return dataclasses.replace(e, content=content, response=response)
+
+
+def _beginning(text: str, decoder: Decoder) -> str:
+  """As many whole sentences as a part of the context holds, or else words."""
+  room = decoder.cache_length // _PARTS
+  if len(text.encode()) <= room or len(ids := decoder.tokenizer.encode(text)) <= room:
+    return text
+  text = decoder.tokenizer.decode(ids[:room]).rstrip('\ufffd')
+  whole, _, _ = text.rpartition(sentences.split(text)[-1])
+  words, _, _ = text.rpartition(' ')
+  return next((s.rstrip() for s in (whole, words) if len(s) >= len(text) / 2), text)
 
 
 class _Candidate(NamedTuple):
