@@ -329,8 +329,8 @@ class Decoder(Counting):
       if batch.heard:
         advance()
       # The next step is under way while this one's text is looked at. Not at the beginning: the
-      # first text does not wait for what only a second one needs. Nor do several rows: those that
-      # end make the next step smaller.
+      # first text does not wait for what only a second one needs. Nor with several rows: once half
+      # of them have ended, the others wait, and a step ahead is in vain.
       now, batch.heard = batch.token, True
       if batch.size == 1 and batch.step[0] > 1 and not batch.ends_now:
         advance()
