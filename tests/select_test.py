@@ -222,6 +222,7 @@ class Reads:
     ('abcdefg hijklmn', 'abcdefg'),  # or words
     ('a bcdefghijklmn', 'a bcdefghi'),  # or what fits
     ('𠀀𠀀𠀀𠀀', '𠀀𠀀'),
+    ('b' + ' ' * 12, 'b'),
   ],
 )
 def test_of_what_is_long_the_beginning_is_read(diary, said, read):

@@ -146,9 +146,11 @@ def _beginning(text: str, decoder: Decoder) -> str:
   if len(text.encode()) <= room or len(ids := decoder.tokenizer.encode(text)) <= room:
     return text
   text = decoder.tokenizer.decode(ids[:room]).rstrip('\ufffd')
-  whole, _, _ = text.rpartition(sentences.split(text)[-1])
-  words, _, _ = text.rpartition(' ')
-  return next((s.rstrip() for s in (whole, words) if len(s) >= len(text) / 2), text)
+  for last in (*sentences.split(text)[-1:], ' '):
+    before, _, _ = text.rpartition(last)
+    if len(before) >= len(text) / 2:
+      return before.rstrip()
+  return text
 
 
 class _Candidate(NamedTuple):
