@@ -72,6 +72,10 @@ class DecodeBatch:
       self.open.remove(row)
     return text[:cut]
 
+  def unended(self) -> list[DecodeBatch]:
+    """Its open texts in a batch without padding; nothing where none is open."""
+    return [DecodeBatch.join([self])] if self.open else []
+
   @classmethod
   def join(cls, batches: Sequence[DecodeBatch], size: int = 0) -> DecodeBatch:
     """The open texts of all, whose caches have as many slots, padded to `size` rows."""

@@ -104,11 +104,11 @@ class Decoder(Counting):
       size = batch.size
       go_on(batch, size // 2 if len(groups) > 1 else 0)
       alike = left[size, batch.slots]
-      alike += [DecodeBatch.join([batch])] if batch.open else []
+      alike += batch.unended()
       if sum(len(b.open) for b in alike) > size // 2:
         whole = DecodeBatch.join(alike, size)
         go_on(whole, size // 2)  # so that what the next group leaves fits beside it
-        alike[:] = [DecodeBatch.join([whole])]
+        alike[:] = whole.unended()
       if len(group) >= _LARGE:
         programs.trim()
     for (size, _), alike in left.items():

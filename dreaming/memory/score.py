@@ -222,7 +222,8 @@ def raw_ratings(
   else:
     # The line end belongs to the rating: without it the probability of '1' would contain '10's.
     tails = [f' {n}\n' for n in RATINGS]
-    asked = [rating_prompt(c, decoder.tokenizer) for c in contents for _ in tails]
+    lines = [rating_prompt(c, decoder.tokenizer) for c in contents]
+    asked = [line for line in lines for _ in tails]
   rows = decoder.logprobs(mind, asked, tails * len(contents), prefix=prefix)
   totals = np.array([np.sum(row, dtype=np.float64) for row in rows]).reshape(-1, len(tails))
   if instruct:  # its turn may end in several ways: '1' is what does not go on as '10'

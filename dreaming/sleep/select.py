@@ -23,9 +23,7 @@ from dreaming.memory.embed import Embedder
 from dreaming.memory.hearsay import Hearsay
 from dreaming.memory.index import Index
 
-_PARTS = (
-  4  # of a context: one holds a message, the others examples before it, what is asked, and more
-)
+_PARTS = 4  # of a context: one holds a message, the others examples before it, and what is asked
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
