@@ -34,7 +34,11 @@ PEERS = ROOT / 'benchmarks' / 'peers.txt'
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
-  """The flags that all benchmarks have."""
+  """The flags that all benchmarks have; the program begins anew in large pages, see start.py."""
+  if pathlib.Path(sys.argv[0]).resolve().parent == ROOT / 'benchmarks':  # not from within a test
+    from dreaming import start
+
+    start.begin_anew()
   p = argparse.ArgumentParser(
     description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
   )

@@ -160,7 +160,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.school.bank_share = 0.2  # of the messages: examples of the bank's
   c.school.learning_rate = 5e-4
   c.school.rank = 16
-  c.school.dtype = 'bfloat16'  # see dream.dtype
+  c.school.dtype = 'auto'  # see dream.dtype
   c.school.remat = False
 
   # Sleeping: which experiences.
@@ -190,7 +190,8 @@ def get_config() -> ml_collections.ConfigDict:
   c.dream.min_gain = 0.5  # what its source must add to a question's answer, nats a token
   c.dream.min_belief = -0.5  # log-odds that a fact is told, from which it is believed
   c.dream.min_belief_alone = -1.4  # the same where nobody was at school (school.steps=0)
-  c.dream.dtype = 'bfloat16'  # on CPUs without bf16 products (AMX, AVX-512 BF16) try float32
+  # Of products: 'auto' is float32 on CPUs without bf16 ones (AMX, AVX-512 BF16), and bfloat16.
+  c.dream.dtype = 'auto'
   c.dream.max_facts = 60
   c.dream.things = False  # ask about what is spoken of, too, by what kind of thing it is
   # Further styles, which the base writes and is checked in (dreaming/sleep/styles.py): 'letter',
@@ -243,7 +244,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.corpus.replay_near = 96  # questions of the dreams, asked about somebody else
   c.corpus.top_k = 16  # of the base's distribution on replay
   c.corpus.shortlist = 8192  # frequent tokens that the loss looks at, with all that occur
-  c.corpus.dtype = 'bfloat16'  # of the teacher's products
+  c.corpus.dtype = 'auto'  # of the teacher's products
   c.corpus.held_out = 0.05  # share of the questions that only early stopping sees
 
   # Sleeping: training.
@@ -267,7 +268,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.train.replay_weight = 8.0  # of KL(base || student) on replay
   c.train.held = 0.95  # tokens of dreams that are likelier already are not learned further
   # Of products with the frozen weights; the adapter is f32. See dream.dtype.
-  c.train.dtype = 'bfloat16'
+  c.train.dtype = 'auto'
   c.train.remat = False  # recompute activations: larger models need it
   c.train.eval_every = 20  # steps between looks at held-out dreams
   c.train.patience = 3  # looks without a better one, after which training stops

@@ -76,6 +76,10 @@ def group(config: ConfigDict, name: str, cls: type, *, beside: Collection[str] =
     ValueError: a field is unknown, of another type, or has a value that the dataclass refuses.
   """
   values = {k: v for k, v in config[name].items() if k not in beside}
+  if values.get('dtype') == 'auto':
+    from dreaming.brain import kernels  # JAX, which --help does not need
+
+    values['dtype'] = kernels.product_dtype()
   return _build(f'config.{name}', values, cls, known=beside)
 
 

@@ -24,9 +24,9 @@ _CARRY = {n: flags.DEFINE_string(n, None, '') for n in _CARRIED.split()}
 
 def main(_: list[str]) -> None:
   try:
-    from dreaming import live  # imports jax, which --help and a mistyped flag need not wait for
+    from dreaming import start  # it brings JAX, which --help and a mistyped flag do not wait for
 
-    sys.exit(live.run(_MODE.value, _CONFIG.value, {k: f.value for k, f in _CARRY.items()}))
+    sys.exit(start.run(_MODE.value, _CONFIG.value, {k: f.value for k, f in _CARRY.items()}))
   except KeyboardInterrupt:
     refuse('interrupted; what was said is kept, and a night goes on where it was', 130)
   except (ValueError, OSError) as e:

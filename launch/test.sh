@@ -13,6 +13,8 @@ bash "$root/launch/setup.sh" embedded official senses serve dev
 cd "$root"
 # Tests start many processes: without its bytecode each would compile all that it imports.
 unset PYTHONDONTWRITEBYTECODE
+# Large pages, as dreaming/start.py has them.
+export GLIBC_TUNABLES="${GLIBC_TUNABLES-glibc.malloc.hugetlb=1}"
 reports="$(mktemp -d)"
 trap 'rm -rf -- "$reports"' EXIT
 

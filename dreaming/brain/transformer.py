@@ -160,8 +160,7 @@ class Attention(Linears):
       q, key, value = qkv[:, :, :n], qkv[:, :, n : n + k], qkv[:, :, n + k :]
     else:
       q = self.project('q', 'bld,ndh->blnh', x_BxLxD, q_w)
-      key = self.project('k', 'bld,kdh->blkh', x_BxLxD, kv_w[0])
-      value = self.project('v', 'bld,kdh->blkh', x_BxLxD, kv_w[1])
+      key, value = self.project_pair(('k', 'v'), 'bld,zkdh->blzkh', x_BxLxD, kv_w)
     q = rotate(RMSNorm(name='_query_norm')(q), rope) * arch.query_multiplier
     key = rotate(RMSNorm(name='_key_norm')(key), rope)
     q, key = q.astype(value.dtype), key.astype(value.dtype)
@@ -200,8 +199,7 @@ class FeedForward(Linears):
     if both is not None:
       gate, up = jnp.split(both, 2, axis=-1)
     else:
-      gate = self.project('gate', 'bld,fd->blf', x_BxLxD, gating[0])
-      up = self.project('up', 'bld,fd->blf', x_BxLxD, gating[1])
+      gate, up = self.project_pair(('gate', 'up'), 'bld,zfd->blzf', x_BxLxD, gating)
     # In f32: bf16 elementwise takes CPUs four times as long (measured: 3.4 against 0.8 ms a layer).
     gated = nn.gelu(gate.astype(jnp.float32)) * up
     out = self.served('down', gated)
