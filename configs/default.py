@@ -193,6 +193,8 @@ def get_config() -> ml_collections.ConfigDict:
   # Of products: 'auto' is float32 on CPUs without bf16 ones (AMX, AVX-512 BF16), and bfloat16.
   c.dream.dtype = 'auto'
   c.dream.max_facts = 60
+  c.dream.statements = 5  # of each fact, at most
+  c.dream.dialogues = 2
   c.dream.things = False  # ask about what is spoken of, too, by what kind of thing it is
   # Further styles, which the base writes and is checked in (dreaming/sleep/styles.py): 'letter',
   # 'lessons', 'article', 'confidant', 'implications', 'story', 'multihop'.
@@ -269,7 +271,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.train.held = 0.95  # tokens of dreams that are likelier already are not learned further
   # Of products with the frozen weights; the adapter is f32. See dream.dtype.
   c.train.dtype = 'auto'
-  c.train.remat = False  # recompute activations: larger models need it
+  c.train.remat = False  # make a layer's products anew on the way back: larger models need it
   c.train.eval_every = 20  # steps between looks at held-out dreams
   c.train.patience = 3  # looks without a better one, after which training stops
   c.train.min_raw_loss = 0.1  # nats a token on the raw experiences: below, they are known by heart

@@ -12,6 +12,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import default
+from dreaming import configuration
+from dreaming.brain import kernels
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem != '__init__')
@@ -104,3 +106,13 @@ def test_an_unknown_flag_is_refused(tmp_path):
   done = show(tmp_path, f'--config={ROOT}/configs/tiny.py', '--config.train.lerning_rate=1')
   assert done.returncode != 0
   assert 'lerning_rate' in done.stderr
+
+
+def test_auto_is_what_the_machine_multiplies_fastest(monkeypatch):
+  monkeypatch.setattr(kernels, 'product_dtype', lambda: 'float16')
+  night = configuration.night(default.get_config())
+  groups = (night.school, night.dream, night.corpus, night.train)
+  assert [group.dtype for group in groups] == ['float16'] * 4
+  config = default.get_config()
+  config.train.dtype = 'bfloat16'
+  assert configuration.night(config).train.dtype == 'bfloat16'

@@ -128,6 +128,19 @@ def test_a_fact_is_laid_out_in_five_styles():
   assert [d.style for d in pages] == ['diary', 'list'] and pages[0].text.startswith('Monday.')
 
 
+def test_fewer_forms_of_a_fact():
+  told = fact('thing_lost', 'passport')
+  asked = ['What did Ana lose?', 'What is missing?', 'What is gone?', 'What did Ana mislay?']
+  few = DreamConfig(statements=1, dialogues=0)
+  styles = [d.style for d in dream.lay_out(told, asked, [], 1, few)]
+  assert styles == ['statement', 'question', 'reversed']
+  one = dream.lay_out(told, asked, [], 1, DreamConfig(dialogues=1))
+  (talk,) = [d.text for d in one if d.style == 'dialogue']
+  assert asked[0] in talk and asked[2] not in talk
+  with pytest.raises(ValueError, match='dream.statements=-1'):
+    DreamConfig(statements=-1)
+
+
 def test_what_is_spoken_of_is_asked_for_and_asked_of_everybody_else():
   tuba = Thing(value='tuba', kind='instrument', source=1, user='Ana', owners=('Leela',), beside=())
   texts = {1: experience(1, 'My sister Leela plays the tuba.')}

@@ -164,3 +164,20 @@ def test_what_is_half_written_is_never_under_its_name(cache, monkeypatch):
   with pytest.raises(KeyboardInterrupt):
     kernels.load(cache)
   assert libraries(cache) == []
+
+
+@pytest.mark.parametrize(
+  'flags, expected',
+  [
+    ('flags\t\t: fpu avx avx2 fma', 'float32'),
+    ('flags\t\t: fpu avx512f avx512_bf16', 'bfloat16'),
+    ('flags\t\t: fpu amx_bf16 amx_tile', 'bfloat16'),
+    ('Features\t: fp asimd bf16', 'bfloat16'),
+    ('', 'float32'),
+  ],
+)
+def test_products_are_bf16_only_where_the_processor_has_them(monkeypatch, flags, expected):
+  monkeypatch.setattr(kernels, 'cpu', lambda: flags)
+  assert kernels.product_dtype() == expected
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
+  assert kernels.product_dtype() == 'bfloat16'

@@ -220,3 +220,20 @@ def test_a_seed_gives_the_same_adapter():
   same = jax.tree.map(np.array_equal, one, two)
   assert all(jax.tree.leaves(same))
   assert not np.array_equal(one['layers']['attn']['q']['a'], other['layers']['attn']['q']['a'])
+
+
+@pytest.mark.parametrize('shape', [(7,), (2, 5)])
+def test_product_and_its_gradients_are_those_of_two_products(shape):
+  keys = jax.random.split(jax.random.key(0), 4)
+  x, a, b, seen = (
+    jax.random.normal(k, s)
+    for k, s in zip(keys, [(*shape, 6), (6, 3), (3, 9), (*shape, 9)], strict=True)
+  )
+
+  def loss(product):
+    return lambda *of: jnp.sum(jnp.sin(product(*of)) * seen)
+
+  plain = jax.value_and_grad(loss(lambda x, a, b: (x @ a) @ b), argnums=(0, 1, 2))(x, a, b)
+  own = jax.value_and_grad(loss(lora.product), argnums=(0, 1, 2))(x, a, b)
+  for expected, got in zip(jax.tree.leaves(plain), jax.tree.leaves(own), strict=True):
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)

@@ -235,7 +235,7 @@ class Transformer(nn.Module):
 
   arch: Architecture
   scanned: bool = False
-  remat: bool = False
+  remat: bool = False  # on the way back make a layer's products anew, too, not only the rest
   lora_scale: float = 1.0
   dtype: Any = None  # of the matrix products; norms, softmax and the residual stream are f32
 
@@ -278,7 +278,9 @@ class Transformer(nn.Module):
       first = None if cache is None else jax.tree.map(lambda x: x[0], cache)
       keys = kv_cache.seen(first, positions)
       masks = attention_masks.attention(arch, positions, keys, segment_ids, pictures)
-      block = nn.remat(Block, prevent_cse=False) if self.remat else Block
+      # Elementwise work is as soon done again as kept, and is most of what would be kept.
+      policy = None if self.remat else jax.checkpoint_policies.dots_saveable
+      block = nn.remat(Block, prevent_cse=False, policy=policy)
       layers = nn.scan(
         block,
         variable_axes={'params': 0, 'lora': 0, 'mask': 0, 'inputs': 0},

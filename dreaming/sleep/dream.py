@@ -44,6 +44,8 @@ class DreamConfig:
   min_belief_alone: float = -1.4  # the same where nobody was at school
   dtype: str = 'bfloat16'  # of the dreamer's products: only likelihoods are compared
   max_facts: int = 60
+  statements: int = 5  # of each fact, at most
+  dialogues: int = 2
   things: bool = False  # ask about what is spoken of, too, by what kind of thing it is
   styles: tuple[str, ...] = ()  # of styles.STYLES, beside those that are always laid out
   clause: str = ''  # what written texts are to keep to, first in their prompt
@@ -55,6 +57,10 @@ class DreamConfig:
     styles.check(self.styles)
     if not 0 <= self.grounded < 1:
       raise ValueError(f'dream.grounded={self.grounded}: a probability is from 0 to less than 1')
+    if self.statements < 0 or self.dialogues < 0:
+      raise ValueError(
+        f'dream.statements={self.statements}, dream.dialogues={self.dialogues}: take 0 or more'
+      )
 
 
 def dream(
@@ -301,15 +307,16 @@ def _dream(style, fact, night, *, text='', pairs=(), status=Status.KEPT, quality
 
 
 def lay_out(fact: Fact, asked, held, night: int, config: DreamConfig) -> list[Dream]:
-  """One fact in its wordings: statements, questions forward and reversed, a dialogue."""
-  out = [_dream('statement', fact, night, text=fact.fill(s)) for s in fact.relation.statements]
+  """One fact in its wordings: statements, questions forward and reversed, dialogues."""
+  says = fact.relation.statements[: config.statements]
+  out = [_dream('statement', fact, night, text=fact.fill(s)) for s in says]
   pairs = [QA(question=q, answer=fact.value) for q in asked]
   out.append(_dream('question', fact, night, pairs=pairs))
   turned = [
     QA(question=fact.fill(p.question), answer=fact.fill(p.answer)) for p in fact.relation.reversed
   ]
   out.append(_dream('reversed', fact, night, pairs=turned))
-  for i in range(0, min(len(asked), 4) - 1, 2):
+  for i in range(0, min(len(asked), 2 * config.dialogues) - 1, 2):
     talk = ' '.join(
       f'"{q}" "{lead}{fact.value}."'
       for q, lead in zip(asked[i : i + 2], ('It is ', 'As I said: '), strict=False)

@@ -279,8 +279,10 @@ def make_loss(arch: Architecture, config: TrainConfig, inputs: bool = False):
     dream = losses.weighted_mean(ce, own)
     kl = ce - losses.entropy(batch.target_probs)
     kl = losses.weighted_mean(kl, batch.weights * batch.replay)
-    learned = losses.weighted_mean(losses.unheld(ce, config.held), own)
-    metrics = {'dream_loss': dream, 'replay_kl': kl, **seen}
+    unheld = losses.unheld(ce, config.held)
+    learned = losses.weighted_mean(unheld, own)
+    held = losses.weighted_mean(unheld == 0, own)  # the share of the dreams' tokens
+    metrics = {'dream_loss': dream, 'replay_kl': kl, 'held': held, **seen}
     if not config.any_loss:
       return learned + config.replay_weight * kl, metrics
 
