@@ -183,6 +183,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.dream = ml_collections.ConfigDict()
   c.dream.exam_questions = 2  # wordings of each fact that only the night's own exam sees
   c.dream.unknowns = 800  # questions about what nobody told: so many that most train once
+  c.dream.unheard = 600  # and about relatives, birthdays, ... that nobody spoke of, at most
   c.dream.unlikely = -2.5  # log-odds below which a fact counts as not told
   c.dream.unknown_distance = 0.75  # relations whose questions are closer (cosine) count as told
   c.dream.exam_unknown = 40

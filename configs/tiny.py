@@ -30,6 +30,7 @@ def get_config():
       group[name] = -1e9
   c.dream.max_facts = 6
   c.dream.unknowns = 20
+  c.dream.unheard = 10
   c.dream.match.more_relations = False
   c.dream.match.proposals = 2
   c.dream.match.type_proposals = 1

@@ -10,7 +10,7 @@ import pytest
 
 from dreaming.brain import prompts
 from dreaming.sleep import dream, things, untold
-from dreaming.sleep.bank import bank
+from dreaming.sleep.bank import bank, fill
 from dreaming.sleep.belief import Fact
 from dreaming.sleep.dream import DreamConfig
 from dreaming.sleep.relations import MatchConfig, Matcher, Message
@@ -139,6 +139,37 @@ def test_fewer_forms_of_a_fact():
   assert asked[0] in talk and asked[2] not in talk
   with pytest.raises(ValueError, match='dream.statements=-1'):
     DreamConfig(statements=-1)
+
+
+def unheard_of(said: str, maybe=(), known=()) -> dict[str, list[str]]:
+  """The questions by relation."""
+  relations = bank(True)
+  pairs = untold.unheard_of(relations, maybe, said, 'Ana', np.random.default_rng(0), known)
+  assert {p.answer for p in pairs} <= {prompts.UNKNOWN.format(user='Ana')}
+  asked = {p.question for p in pairs}
+  found = {}
+  for r in relations:
+    own = [fill(q, user='Ana', person='', value='it') for q in r.questions]
+    if asked.issuperset(own):
+      found[r.name] = own
+  assert asked == {q for own in found.values() for q in own}
+  return found
+
+
+def test_what_nobody_spoke_of_is_asked_however_near_it_is_to_what_was_told():
+  found = unheard_of('My boss Henrik is leaving. I cannot stand coriander.')
+  assert {'brother_name', 'user_birthday', 'allergy', 'hairdresser_name'} <= found.keys()
+  assert 'boss_name' not in found
+  spoken = unheard_of('My siblings forgot my birthday. The barber gave me a rash.')
+  assert not {'brother_name', 'user_birthday', 'allergy', 'hairdresser_name'} & spoken.keys()
+
+
+def test_what_may_have_been_told_is_not_asked_as_if_nobody_spoke_of_it():
+  (brother,) = [r for r in bank(True) if r.name == 'brother_name']
+  before = unheard_of('Hello.')
+  assert 'brother_name' in before
+  assert 'brother_name' not in unheard_of('Hello.', maybe=[brother])
+  assert 'brother_name' not in unheard_of('Hello.', known=[before['brother_name'][3]])
 
 
 def test_what_is_spoken_of_is_asked_for_and_asked_of_everybody_else():

@@ -35,6 +35,7 @@ class DreamConfig:
   agent: str = 'Echo'
   exam_questions: int = 2  # wordings of each fact that are held out for the night's own exam
   unknowns: int = 800  # questions about what nobody told: so many that most train once
+  unheard: int = 600  # of them about whom and what nobody spoke of, at most: untold.unheard_of
   unlikely: float = -2.5  # log-odds below which a fact counts as not told
   unknown_distance: float = 0.75  # relations whose questions are closer (cosine) count as told
   exam_unknown: int = 40
@@ -165,6 +166,12 @@ def dream(
       most = config.unknowns + config.exam_unknown
       open_ = untold.unanswered(reader, messages, untold.apart(open_, told, embedder), most)
       open_ = list(dict.fromkeys([*open_, *untold.apart(own.untold, told, embedder)]))
+    said = [e.content for e in experiences]
+    said += [x for d in earlier for x in (d.text, *(f'{p.question} {p.answer}' for p in d.pairs))]
+    perhaps = matcher.relations, {f.relation for f in maybe}, ' '.join(said)
+    sure = untold.unheard_of(*perhaps, user, rng, known)[: config.unheard]
+    open_ = list(dict.fromkeys([*open_, *sure]))
+    open_ = [open_[i] for i in rng.permutation(len(open_))]  # the exam is of both
     out += untold.dreams(open_, config.exam_unknown, asked_of[0].sources[0], night)
   if reader:
     decoder.forget(reader.mind)

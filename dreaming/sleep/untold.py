@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
 from dreaming.brain import prompts
-from dreaming.sleep.bank import fill
+from dreaming.memory import unheard
+from dreaming.sleep.bank import Relation, fill
 from dreaming.sleep.reader import Reader
 from dreaming.sleep.relations import Message
 from dreaming.types import QA, Dream, Quality
@@ -84,6 +85,48 @@ def questions(
 
   asked = (pair(i) for i in range(times * (config.unknowns + config.exam_unknown)))
   return list(dict.fromkeys(p for p in asked if p is not None))
+
+
+def unheard_of(
+  relations: Sequence[Relation],
+  maybe: Collection[Relation],
+  said: str,
+  user: str,
+  rng: np.random.Generator,
+  known: Collection[str] = (),
+) -> list[QA]:
+  """What is asked about relatives, people by role, birthdays, allergies that nobody spoke of.
+
+  However near to what was told, it is sure to be untold: the words for it are missing (unheard.py,
+  or a relation's own cues). What is near is invented first, the boss for the brother, and
+  `questions` has to leave it out.
+
+  Args:
+    relations: of the bank.
+    maybe: those that may have been told.
+    said: all that was said.
+    user: whose life it is.
+    rng: of the order.
+    known: questions that earlier nights' dreams ask.
+  """
+  words = set(re.findall(r'\w+', said.casefold()))
+
+  def told(of: Collection[str]) -> bool:
+    return any(w in words or f'{w}s' in words for x in of for w in [x.split()[-1]])
+
+  found: list[str] = []
+  for r in relations:
+    if r.about != 'user' or r in maybe:
+      continue
+    asked = [fill(q, user=user, person='', value='it') for q in r.questions]
+    if any(unheard.unheard(q, user, lambda _: False) for q in asked):
+      open_ = any(unheard.unheard(q, user, told) for q in asked)
+    else:
+      open_ = bool(r.cues) and not told(r.cues)
+    if open_ and not any(q in known for q in asked):
+      found += asked
+  answer = prompts.UNKNOWN.format(user=user)
+  return [QA(question=found[i], answer=answer) for i in rng.permutation(len(found))]
 
 
 def apart(
