@@ -205,13 +205,24 @@ def unseen(run: Mapping[str, Any], day: Any, arm: str) -> dict[int, float]:
   }
 
 
+def invented(run: Mapping[str, Any], day: Any, arm: str) -> float:
+  """Share of the never-mentioned questions that no dream asked, answered with a user's fact."""
+  seen, answers = set(run['probes_in_dreams']), run['day']['never_mentioned_answers']
+  marks = [
+    float(answers[i][arm]['invented'])
+    for i, q in enumerate(day.never_mentioned)
+    if q.question not in seen
+  ]
+  return statistics.fmean(marks) if marks else 0.0
+
+
 def share(marks: Mapping[int, float]) -> float:
   return statistics.fmean(marks.values()) if marks else 0.0
 
 
 def judge(runs: Sequence[Mapping[str, Any]], failed: int, day: Any, args, result) -> int:
   recall = {arm: [share(unseen(r, day, arm)) for r in runs] for arm in ARMS}
-  never = {arm: [r['day']['never_mentioned'][arm] or 0.0 for r in runs] for arm in ARMS}
+  never = {arm: [invented(r, day, arm) for r in runs] for arm in ARMS}
   general = [base - green for green, base in (change(r, 'general') for r in runs)]
   nll = [green / base - 1 for green, base in (change(r, 'nll') for r in runs)]
   more = [

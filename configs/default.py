@@ -194,8 +194,8 @@ def get_config() -> ml_collections.ConfigDict:
   # Of products: 'auto' is float32 on CPUs without bf16 ones (AMX, AVX-512 BF16), and bfloat16.
   c.dream.dtype = 'auto'
   c.dream.max_facts = 60
-  c.dream.statements = 5  # of each fact, at most
-  c.dream.dialogues = 2
+  c.dream.statements = 1  # of each fact, at most; relations have up to 5
+  c.dream.dialogues = 0
   c.dream.things = False  # ask about what is spoken of, too, by what kind of thing it is
   # Further styles, which the base writes and is checked in (dreaming/sleep/styles.py): 'letter',
   # 'lessons', 'article', 'confidant', 'implications', 'story', 'multihop'.
@@ -233,7 +233,7 @@ def get_config() -> ml_collections.ConfigDict:
   c.corpus.row_length = 256  # tokens of a packed row
   c.corpus.rows = 3  # of each batch; two of three begin with the few-shot prefix
   c.corpus.bare_share = 0.25  # of the dreams' questions that stand in rows without it
-  c.corpus.replay_share = 0.35  # of tokens that are the base's own
+  c.corpus.replay_share = 0.45  # of tokens that are the base's own
   c.corpus.raw_share = 0.05  # of dream tokens: the experiences' own words
   c.corpus.untold_share = 0.4  # of tonight's dream tokens: questions about what nobody told
   c.corpus.rehearsal_share = 0.33  # of dream tokens: dreams of earlier nights
@@ -253,7 +253,7 @@ def get_config() -> ml_collections.ConfigDict:
   # Sleeping: training.
   c.train = ml_collections.ConfigDict()
   c.train.learning_rate = 5e-4
-  c.train.steps = 110
+  c.train.steps = 88
   c.train.warmup = 0.1  # share of the steps; then a cosine down to a tenth
   c.train.optimizer = 'adamw'  # or 'adafactor'
   c.train.weight_decay = 0.0

@@ -114,10 +114,13 @@ def test_the_newer_of_two_facts_that_exclude_each_other_holds():
   assert {p.answer for p in corrected.pairs} == {'the 11th of May'}
 
 
+ALL_FORMS = DreamConfig(statements=5, dialogues=2)
+
+
 def test_a_fact_is_laid_out_in_five_styles():
   told = fact('thing_lost', 'passport')
   asked = ['What did Ana lose?', 'What is missing?', 'What is gone?', 'What did Ana mislay?']
-  out = dream.lay_out(told, asked, ['What is Ana looking for?'], 1, DreamConfig())
+  out = dream.lay_out(told, asked, ['What is Ana looking for?'], 1, ALL_FORMS)
   assert {d.style for d in out} == {'statement', 'question', 'reversed', 'dialogue', 'exam'}
   assert all(d.sources == (1,) and d.status == Status.KEPT for d in out)
   statements = [d.text for d in out if d.style == 'statement']
@@ -134,7 +137,7 @@ def test_fewer_forms_of_a_fact():
   few = DreamConfig(statements=1, dialogues=0)
   styles = [d.style for d in dream.lay_out(told, asked, [], 1, few)]
   assert styles == ['statement', 'question', 'reversed']
-  one = dream.lay_out(told, asked, [], 1, DreamConfig(dialogues=1))
+  one = dream.lay_out(told, asked, [], 1, DreamConfig(statements=1, dialogues=1))
   (talk,) = [d.text for d in one if d.style == 'dialogue']
   assert asked[0] in talk and asked[2] not in talk
   with pytest.raises(ValueError, match='dream.statements=-1'):

@@ -31,7 +31,7 @@ class CorpusConfig:
   row_length: int = 256  # tokens of a packed row
   rows: int = 3  # of each batch; two of three begin with the few-shot prefix
   bare_share: float = 0.25  # of the dreams' questions that stand in rows without it
-  replay_share: float = 0.35  # of tokens that are the base's own
+  replay_share: float = 0.45  # of tokens that are the base's own
   raw_share: float = 0.05  # of dream tokens that are the experiences' own text
   untold_share: float = 0.4  # of tonight's dream tokens: questions about what nobody told
   rehearsal_share: float = 0.33  # of dream tokens from earlier nights, when there are any

@@ -45,8 +45,8 @@ class DreamConfig:
   min_belief_alone: float = -1.4  # the same where nobody was at school
   dtype: str = 'bfloat16'  # of the dreamer's products: only likelihoods are compared
   max_facts: int = 60
-  statements: int = 5  # of each fact, at most
-  dialogues: int = 2
+  statements: int = 1  # of each fact, at most
+  dialogues: int = 0
   things: bool = False  # ask about what is spoken of, too, by what kind of thing it is
   styles: tuple[str, ...] = ()  # of styles.STYLES, beside those that are always laid out
   clause: str = ''  # what written texts are to keep to, first in their prompt

@@ -27,7 +27,7 @@ class TrainConfig(aims.AimsConfig):
   """Mirrors `config.train`."""
 
   learning_rate: float = 5e-4
-  steps: int = 110
+  steps: int = 88
   warmup: float = 0.1  # share of steps
   optimizer: str = 'adamw'  # or 'adafactor'
   weight_decay: float = 0.0
