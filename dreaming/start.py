@@ -1,7 +1,7 @@
 """From the command line to a mode: a program that has what has to be there from its first moment.
 
-Each step and each batch asks for hundreds of MiB and gives them back. In pages of 4 KiB the kernel
-clears a hundred thousand of them a second, a tenth to a fifth of all time on a CPU. glibc asks for
+Each step and each batch asks for hundreds of MiB and gives them back, and in pages of 4 KiB the
+kernel clears some 80,000 of them a second: a seventh of a training step on a CPU. glibc asks for
 large pages when it is told to, and listens to that only as a program begins.
 """
 

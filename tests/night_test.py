@@ -81,8 +81,8 @@ class Teachable:
 
 
 def dreams_of(
-  decoder, base, experiences, *, user, embedder, config, night, seed, earlier=(), make_reader=None,
-  progress=None,
+  decoder, base, experiences, *, user, embedder, config, night, seed, earlier=(), heard=(),
+  make_reader=None, progress=None,
 ):  # fmt: skip
   """What the dreamer would have: lessons, the night's exam, and something that it rejected."""
   out = []
@@ -212,6 +212,20 @@ def test_its_directory_explains_itself(life):
   assert 'Kiwi' not in everything  # words stay where they can be forgotten
   life.diary.forget(e.id for e in life.diary.experiences())
   assert 'Kiwi' not in json.dumps([dict(n.payloads) | dict(n.result) for n in life.diary.nights()])
+
+
+def test_a_night_hears_all_that_was_said_before_it(life, monkeypatch):
+  plain, nights = night.dream.dream, []
+
+  def spy(*args, heard, **kwargs):
+    nights.append(heard)
+    return plain(*args, **kwargs)
+
+  monkeypatch.setattr(night.dream, 'dream', spy)
+  for content, *_ in FACTS[:2]:
+    life.talk(content)
+    assert life.sleep().promoted
+  assert nights == [[FACTS[0][0]], [FACTS[0][0], FACTS[1][0]]]
 
 
 def test_no_step_of_a_night_reads_a_secret(life, monkeypatch):

@@ -35,7 +35,7 @@ class DreamConfig:
   agent: str = 'Echo'
   exam_questions: int = 2  # wordings of each fact that are held out for the night's own exam
   unknowns: int = 800  # questions about what nobody told: so many that most train once
-  unheard: int = 600  # of them about whom and what nobody spoke of, at most: untold.unheard_of
+  unheard: int = 600  # and about relatives, birthdays, ... that nobody spoke of, at most
   unlikely: float = -2.5  # log-odds below which a fact counts as not told
   unknown_distance: float = 0.75  # relations whose questions are closer (cosine) count as told
   exam_unknown: int = 40
@@ -58,10 +58,9 @@ class DreamConfig:
     styles.check(self.styles)
     if not 0 <= self.grounded < 1:
       raise ValueError(f'dream.grounded={self.grounded}: a probability is from 0 to less than 1')
-    if self.statements < 0 or self.dialogues < 0:
-      raise ValueError(
-        f'dream.statements={self.statements}, dream.dialogues={self.dialogues}: take 0 or more'
-      )
+    for name in ('unheard', 'statements', 'dialogues'):
+      if vars(self)[name] < 0:
+        raise ValueError(f'dream.{name}={vars(self)[name]}: take 0 or more')
 
 
 def dream(
@@ -75,6 +74,7 @@ def dream(
   night: int,
   seed: int,
   earlier: Sequence[Dream] = (),
+  heard: Sequence[str] = (),
   make_reader: Callable[[Mind], Reader] | None = None,
   progress: Callable[[int, int], None] | None = None,
 ) -> list[Dream]:
@@ -90,6 +90,7 @@ def dream(
     night: number of the night.
     seed: of the choice of held-out wordings and of unknowns.
     earlier: of the nights before, what was told: it is not asked as if nobody had.
+    heard: all that was ever said: of what has a word in it nobody is taken to have said nothing.
     make_reader: of the base, in the dreamer's dtype; None: nothing is read but with the bank.
     progress: told how many experiences are read, of how many.
   """
@@ -166,9 +167,8 @@ def dream(
       most = config.unknowns + config.exam_unknown
       open_ = untold.unanswered(reader, messages, untold.apart(open_, told, embedder), most)
       open_ = list(dict.fromkeys([*open_, *untold.apart(own.untold, told, embedder)]))
-    said = [e.content for e in experiences]
-    said += [x for d in earlier for x in (d.text, *(f'{p.question} {p.answer}' for p in d.pairs))]
-    perhaps = matcher.relations, {f.relation for f in maybe}, ' '.join(said)
+    said = ' '.join([*heard, *(e.content for e in experiences)])
+    perhaps = matcher.relations, {f.relation for f in maybe}, said
     sure = untold.unheard_of(*perhaps, user, rng, known)[: config.unheard]
     open_ = list(dict.fromkeys([*open_, *sure]))
     open_ = [open_[i] for i in rng.permutation(len(open_))]  # the exam is of both

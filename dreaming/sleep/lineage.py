@@ -36,6 +36,11 @@ def nights(diary: Diary) -> list[int]:
   return found[::-1]
 
 
+def heard(diary: Diary, last: int) -> list[str]:
+  """All that was said, however long ago, up to the experience `last`."""
+  return [e.content for e in diary.experiences(archived=None) if e.id <= last]
+
+
 def rehearsal(
   diary: Diary,
   newer: Sequence[Dream] = (),

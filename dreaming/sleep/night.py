@@ -183,6 +183,7 @@ class _Night:
           self.decoder, self.base_mind, self._told(), user=self.config.user, seed=self.seed,
           embedder=self.embedder, config=self.config.dream, night=self.number,
           earlier=lineage.rehearsal(self.diary),
+          heard=lineage.heard(self.diary, self.chosen['last']),
           make_reader=reader.of_night(*school),
           progress=lambda read, total: self.progress('dream', read, total, {}),
         )  # fmt: skip

@@ -112,7 +112,8 @@ def unheard_of(
   words = set(re.findall(r'\w+', said.casefold()))
 
   def told(of: Collection[str]) -> bool:
-    return any(w in words or f'{w}s' in words for x in of for w in [x.split()[-1]])
+    last = {x.split()[-1] for x in of}  # 'best friend': of a friend something was said
+    return not words.isdisjoint(last | {f'{w}s' for w in last})
 
   found: list[str] = []
   for r in relations:
