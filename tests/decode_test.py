@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dreaming.brain import weights
+from dreaming.brain import transformer, weights
 from dreaming.brain.decode import CANDIDATES, Decoder, Sampler, top_candidates
 from dreaming.brain.tokenizer import Tokenizer, model_proto
 from dreaming.brain.transformer import ARCHITECTURES, Transformer, unembed
@@ -176,6 +176,23 @@ def test_no_text_begins_with_what_is_avoided():
   assert say(PROMPTS[:1], n=1) == [TOKENIZER.decode([first])]
   assert say(PROMPTS[:1], n=1, avoid=first) == [TOKENIZER.decode([second])]
   assert say(PROMPTS, avoid=second) == say(PROMPTS)  # nothing began so
+
+
+@pytest.mark.parametrize('sampler', [Sampler(), Sampler(temperature=1.0, seed=2)])
+def test_who_has_few_words_says_what_is_likeliest_of_them(sampler):
+  few = np.sort(np.random.default_rng(0).choice(1024, 256, replace=False)).astype(np.int32)
+  who = mind().replace(params=transformer.speaking(mind().params, few))
+  masked = np.full(1024, -np.inf, np.float32)
+  masked[few] = 0
+  ids = TOKENIZER.encode(PROMPTS[0], bos=True)
+  start = len(ids)
+  for _ in range(12):
+    ids.append(int((full_logits(ids)[-1] + masked).argmax()))
+  texts = say(PROMPTS, who=who, n=12, sampler=sampler)
+  assert all({*TOKENIZER.encode(t)} <= {*few.tolist()} for t in texts if '\ufffd' not in t)
+  assert texts[:1] == say(PROMPTS[:1], who=who, n=12, sampler=sampler)
+  if sampler.mode == 'greedy':
+    assert texts[0] == TOKENIZER.decode(ids[start:]) != say(PROMPTS[:1], n=12)[0]
 
 
 def test_a_stop_in_one_row_does_not_stop_the_others():

@@ -225,6 +225,9 @@ def test_a_sentence_is_sound_by_its_words():
   assert not reader.sound_sentence(message, 'Ana has a dog.', 'Rex')
 
 
+MUTE = Mind(params={'embedder': {'input_embedding': np.zeros((256, 2), np.float32)}})
+
+
 class Scripted:
   """A decoder that says what it is told to, and finds `likely` continuations likely."""
 
@@ -252,7 +255,7 @@ def test_a_sample_is_an_answer_of_its_message_and_what_it_answers():
     ('rains', ' Max\nQ: Who is it?'), ('hi', 'none'), ('so', ''),
   ]  # fmt: skip
   decoder = Scripted(says, likely=(' Rex\n', ' Who is the dog?\n\n'))
-  r = Reader(decoder, None, ReaderConfig(samples=3, wordings=2), 1)
+  r = Reader(decoder, MUTE, ReaderConfig(samples=3, wordings=2), 1)
   messages = [said('My dog is called Rex.'), said('It rains.', 2), said('hi', 3), said('so.', 4)]
   first, second = r.told(messages)
   assert (first.source, first.question, first.answer) == (1, 'Who is the dog?', 'Rex')
@@ -264,14 +267,14 @@ def test_a_sample_is_an_answer_of_its_message_and_what_it_answers():
 
 
 def test_what_is_retold_and_left_open_is_about_somebody_of_the_message():
-  r = Reader(Scripted([('Rex', 'Ana has Rex.')]), None, ReaderConfig(sentences=3), 1)
+  r = Reader(Scripted([('Rex', 'Ana has Rex.')]), MUTE, ReaderConfig(sentences=3), 1)
   assert r.sentences([said('My dog is called Rex.')]) == [(1, 'Ana has Rex.')]  # once
   for text, sound in (
     ('How old is Rex?', True), ('What does Ana like?', True), ('Who wrote Hamlet?', False),
     ('How old are you, Ana?', False), ('Where does Bea live?', False), ('Rex is old', False),
     ('Is it raining?', False), ('Élise?', False),
   ):  # fmt: skip
-    r = Reader(Scripted([('Rex', text)]), None, ReaderConfig(untold=2), 1)
+    r = Reader(Scripted([('Rex', text)]), MUTE, ReaderConfig(untold=2), 1)
     assert r.untold([said('My dog is called Rex.')]) == ([(1, text)] if sound else []), text
 
 
@@ -280,6 +283,23 @@ def test_a_random_reader_gives_probabilities(base):
   unread = r.unread([said('My dog is called Rex.'), said('It rains.', 2)], ['Who?', 'Where?'])
   assert unread.shape == (2,) and ((unread >= 0) & (unread <= 1)).all()
   assert all(math.isfinite(t.odds) for t in r.told([said('My dog is called Rex.')]))
+
+
+def test_a_reader_has_the_words_of_school_of_the_messages_and_frequent_ones(base, monkeypatch):
+  size = base.arch.vocab_size
+  monkeypatch.setattr(reader, 'shortlist_of', lambda own, *_: np.asarray(sorted(own), np.int32))
+  r = Reader(Decoder(base.arch, base.tokenizer), mind_of(base), ReaderConfig(), 1)
+  heard = []
+  monkeypatch.setattr(r.decoder, 'generate', lambda mind, asked, **_: heard.append(mind) or asked)
+  r.sentences([said('Zoë fed Rex.')])
+  r.untold([said('Zoë fed Rex.')])
+  r.untold([said('She fed the 🦜.')])
+  ids = [set(m.params['embedder']['said'].tolist()) for m in heard]
+  assert heard[0] is heard[1] and ids[0] != ids[2]
+  encode = base.tokenizer.encode
+  for text in ('Zoë fed Rex.', ' rex', ' zoë', ' ana', school.UNTOLD, ' When did it happen?\n'):
+    assert {*encode(text)} <= ids[0], text
+  assert {*encode('🦜')} <= ids[2] and not {*encode('🦜')} <= ids[0] and len(ids[2]) < size
 
 
 def test_evidence_is_finite_for_each_reading(base):

@@ -59,8 +59,7 @@ class Decoder(Counting):
 
   def __init__(self, arch: Architecture, tokenizer: Tokenizer, *, cache_length: int = 1024):
     self.arch, self.tokenizer, self.cache_length = arch, tokenizer, cache_length
-    self._prefixes: collections.OrderedDict[tuple[int, Prefix, int], _Prefix]
-    self._prefixes = collections.OrderedDict()
+    self._prefixes = collections.OrderedDict[tuple[int, Prefix, int], _Prefix]()
     self._model = Transformer(arch)
     # What decoding reads, by the params that it was made of: held, so that ids stay theirs.
     self._layers: collections.OrderedDict[int, tuple[Any, Any]] = collections.OrderedDict()
@@ -91,8 +90,7 @@ class Decoder(Counting):
     texts = [''] * len(prompts)
     before = len(self.tokenizer.encode(prefix)) if isinstance(prefix, str) else len(prefix)
     groups = self._groups(prompts, before + max_tokens)
-    left: dict[tuple[int, int], list[DecodeBatch]]  # by size and slots
-    left = collections.defaultdict(list)
+    left = collections.defaultdict[tuple[int, int], list[DecodeBatch]](list)  # by size and slots
 
     def go_on(batch: DecodeBatch, most_open: int = 0) -> None:
       for number, text in self._continue(mind, batch, sampler, stop, most_open=most_open):
@@ -248,7 +246,7 @@ class Decoder(Counting):
 
   def _serving(self, mind: Mind, batch: int, sampler: Sampler) -> dict[str, Any]:
     """What is laid out for decoding: nothing where weights lie on several devices."""
-    table = mind.params['embedder']['input_embedding']
+    table = (embedder := mind.params['embedder'])['input_embedding']
     if len(table.devices()) > 1:
       return {}
     key = id(mind.params)
@@ -259,7 +257,8 @@ class Decoder(Counting):
     self._layers.move_to_end(key)
     out = {'layers': self._layers[key][1]}
     # Of several rows, and on accelerators, the full product is no slower.
-    if batch == 1 and sampler.mode != 'free' and next(iter(table.devices())).platform == 'cpu':
+    alone = batch == 1 and sampler.mode != 'free' and 'said' not in embedder
+    if alone and next(iter(table.devices())).platform == 'cpu':
       if self._embedding[0] is not table:  # the same for all minds of a base
         self._embedding = table, serving.quantize(table)
       out['embedding'] = self._embedding[1]
@@ -299,10 +298,11 @@ class Decoder(Counting):
       logits = logits.at[:, avoid].set(-np.inf)
     step = np.zeros(size, np.int32)
     noise = jax.random.key(sampler.seed), numbers, step, sampler.knobs
+    token = transformer.said(mind.params, self._first(logits, *noise, mode=sampler.mode))
     return DecodeBatch(
-      cache=cache, token=self._first(logits, *noise, mode=sampler.mode), number=numbers,
-      start=np.asarray(start), step=step + 1, ids=[[] for _ in prompts],
-      most=[max_tokens] * len(prompts), open=set(range(len(prompts) if max_tokens > 0 else 0)),
+      cache=cache, token=token, number=numbers, start=np.asarray(start), step=step + 1,
+      ids=[[] for _ in prompts], most=[max_tokens] * len(prompts),
+      open=set(range(len(prompts) if max_tokens > 0 else 0)),
     )  # fmt: skip
 
   def _continue(
@@ -358,20 +358,20 @@ class Decoder(Counting):
   def _spread_fn(self, rows, index):
     return jax.tree.map(lambda x: x[index], rows)
 
-  def _step_fn(self, params, served, cache, token, position, key, numbers, step, knobs, mode):
+  def _step_fn(self, params, served, cache, token, position, *noise, mode):
     variables = {'params': params}
     if 'layers' in served:
       variables['serving'] = served['layers']
     hidden, cache = self._model.apply(variables, token[:, None], position[:, None], None, cache)
     if 'embedding' not in served:
-      logits = transformer.unembed(params, hidden[:, 0])
-      return cache, self._sample_fn(logits, key, numbers, step, knobs, mode)
+      token = self._sample_fn(transformer.unembed(params, hidden[:, 0]), *noise, mode)
+      return cache, transformer.said(params, token)
     k = 1 if mode == 'greedy' else CANDIDATES
     table = params['embedder']['input_embedding']
     values, ids, logits = serving.propose(served['embedding'], table, hidden[0, 0], k)
     if mode == 'greedy':
       return cache, ids[:, 0].astype(jnp.int32)
-    return cache, self._draw(values, ids, logits, key, numbers, step, knobs)
+    return cache, self._draw(values, ids, logits, *noise)
 
   def _sample_fn(self, logits, key, numbers, step, knobs, mode):
     if mode == 'greedy':

@@ -336,6 +336,19 @@ def unembed(params: Params, hidden: Float[Array, '*B D']) -> Float[Array, '*B V'
   return logits.reshape(*hidden.shape[:-1], -1)
 
 
+def speaking(params: Params, ids: Int[Array, 'W']) -> Params:
+  """Params that say `ids` (sorted) and nothing else, so that only their rows make logits."""
+  embedder = params['embedder']
+  rows = embedder.get('unembedding', embedder['input_embedding'])[ids]
+  return {**params, 'embedder': {**embedder, 'unembedding': rows, 'said': jnp.asarray(ids)}}
+
+
+def said(params: Params, index: Int[Array, '*B']) -> Int[Array, '*B']:
+  """The ids of what was chosen among the logits that `unembed` gives."""
+  ids = params['embedder'].get('said')
+  return index if ids is None else ids[index]
+
+
 # ---- Parts ----
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from dreaming.brain import programs, prompts
+from dreaming.brain import programs, prompts, transformer
 from dreaming.brain.decode import Decoder, Sampler
 from dreaming.sleep import school
 from dreaming.sleep.corpus import shortlist_of
@@ -138,6 +138,8 @@ class Reader:
 
   def __init__(self, decoder: Decoder, mind: Mind, config: ReaderConfig, seed: int):
     self.decoder, self.mind, self.config, self.seed = decoder, mind, config, seed
+    self._school = school.words(decoder.tokenizer)
+    self._speaks: tuple[np.ndarray, Mind] = np.zeros(0, np.int32), mind
 
   # ---- Asking ----
 
@@ -167,7 +169,7 @@ class Reader:
       i, value = more[n]
       if pair := _parsed(messages[i], f'{value}\n{school.QUESTION} {text}'):
         found[(i, *pair)] = None
-    self.decoder.forget(self.mind)  # what it was laid out in to ask is room to judge in
+    self.decoder.forget(self._speaks[1])  # what it was laid out in to ask is room to judge in
     programs.drop()
     asked = [(messages[i], q, a) for i, q, a in found]
     return [
@@ -213,9 +215,25 @@ class Reader:
       temperature=config.temperature, top_p=config.top_p, seed=(self.seed + salt) % 2**31
     )
     texts = self.decoder.generate(
-      self.mind, asked, max_tokens=config.tokens, stop=stop, sampler=sampler
+      self._speaker(messages), asked, max_tokens=config.tokens, stop=stop, sampler=sampler
     )
     return [(i // count, text.strip()) for i, text in enumerate(texts)] if count else []
+
+  def _speaker(self, messages: Sequence[Message]) -> Mind:
+    """Itself, with no words but those of school and of the messages, and the most frequent.
+
+    Most of a decode step is the logits of a vocabulary of all languages.
+    """
+    encode = self.decoder.tokenizer.encode
+    words = {w for m in messages for w in re.findall(r'\w+', f'{m.user} {m.text}')}
+    forms = {f(w) for w in words for f in (str, str.lower, str.capitalize)}
+    own = {t for w in forms for t in (*encode(w), *encode(f' {w}'))}
+    own |= {t for m in messages for t in encode(m.text)} | self._school
+    ids = shortlist_of(own, self.decoder.arch.vocab_size, _FREQUENT)
+    if not np.array_equal(ids, self._speaks[0]):
+      params = transformer.speaking(self.mind.params, ids)
+      self._speaks = ids, self.mind.replace(params=params)
+    return self._speaks[1]
 
   # ---- Judging ----
 

@@ -145,6 +145,16 @@ def of_bank(rng: np.random.Generator) -> list[Lesson]:
   return out
 
 
+def words(tokenizer: Tokenizer) -> frozenset[int]:
+  """Tokens of all that is learned to be said at school."""
+  said = [QUESTION, SENTENCE, UNTOLD, TELLS, NOTHING]
+  for lesson in lessons():
+    said += lesson.untold
+    said += [text for f in lesson.facts for text in (f.answer, *f.questions, *f.says)]
+  said += [text for r in bank(True) for text in (*r.questions, *r.statements)]
+  return frozenset(t for text in said for t in tokenizer.encode(f' {text}\n'))
+
+
 # ---- What is learned of a lesson ----
 
 
