@@ -334,6 +334,14 @@ def test_a_stacked_cache_is_that_of_every_layer():
 # ---- Unembedding ----
 
 
+@pytest.mark.parametrize('rows', [1, 2, 16, 17])
+def test_the_logits_are_the_products_with_every_row_of_the_table(rows):
+  params = params_of(SMALL)
+  hidden = np.random.default_rng(0).standard_normal((rows, 32)).astype(np.float32)
+  expected = hidden @ np.asarray(params['embedder']['input_embedding']).T
+  assert difference(jax.jit(unembed)(params, jnp.asarray(hidden)), expected) < 1e-5
+
+
 @pytest.mark.parametrize('rows', [1, 3, 65])
 def test_a_bf16_table_gives_the_same_logits_whatever_the_number_of_rows(rows):
   params = params_of(SMALL)

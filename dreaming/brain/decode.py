@@ -213,7 +213,8 @@ class Decoder(Counting):
       ids = self._ids(prefix, bos=True)
       tokens, positions = self._pad([ids], 0, 1)
       seen = prefix.laid(tokens.shape[1], 1) if isinstance(prefix, Seen) else None
-      cache, _ = self._prefill(mind.params, empty, tokens, positions, seen, batch=1)
+      laid = self._laid(mind)
+      cache, _ = self._prefill(mind.params, laid, empty, tokens, positions, seen, batch=1)
       found = _Prefix(params=mind.params, cache=cache, length=len(ids))
       if isinstance(prefix, Seen):  # nobody else asks with these pictures
         return found
@@ -244,10 +245,9 @@ class Decoder(Counting):
     self._layers.pop(id(mind.params), None)
     self._score.forget(mind.params)
 
-  def _serving(self, mind: Mind, batch: int, sampler: Sampler) -> dict[str, Any]:
+  def _laid(self, mind: Mind) -> dict[str, Any]:
     """What is laid out for decoding: nothing where weights lie on several devices."""
-    table = (embedder := mind.params['embedder'])['input_embedding']
-    if len(table.devices()) > 1:
+    if len(mind.params['embedder']['input_embedding'].devices()) > 1:
       return {}
     key = id(mind.params)
     if key not in self._layers or self._layers[key][0] is not mind.params:
@@ -255,10 +255,15 @@ class Decoder(Counting):
       while len(self._layers) > _MINDS:
         self._layers.popitem(last=False)
     self._layers.move_to_end(key)
-    out = {'layers': self._layers[key][1]}
+    return {'layers': self._layers[key][1]}
+
+  def _serving(self, mind: Mind, batch: int, sampler: Sampler) -> dict[str, Any]:
+    """What a step takes beside the params."""
+    table = (embedder := mind.params['embedder'])['input_embedding']
+    out = self._laid(mind)
     # Of several rows, and on accelerators, the full product is no slower.
     alone = batch == 1 and sampler.mode != 'free' and 'said' not in embedder
-    if alone and next(iter(table.devices())).platform == 'cpu':
+    if out and alone and next(iter(table.devices())).platform == 'cpu':
       if self._embedding[0] is not table:  # the same for all minds of a base
         self._embedding = table, serving.quantize(table)
       out['embedding'] = self._embedding[1]
@@ -289,7 +294,8 @@ class Decoder(Counting):
     numbers = np.pad(np.asarray(numbers, np.int32), (0, size - len(prompts)))
     # The last row's end: no slot is needed beyond it.
     kept = self._room(state, int(positions.max()) + 1 + max_tokens)
-    cache, logits = self._prefill(mind.params, kept, tokens, positions, None, batch=len(tokens))
+    given = self._laid(mind), kept, tokens, positions, None
+    cache, logits = self._prefill(mind.params, *given, batch=len(tokens))
     start = positions.max(axis=1) + 1
     if few:  # equal prompts were read once
       index = np.pad([heads.index(tuple(r)) for r in rows], (0, size - len(rows)))
@@ -319,11 +325,9 @@ class Decoder(Counting):
     def advance():
       nonlocal served
       served = self._serving(mind, batch.size, sampler) if served is None else served
-      at, noise = batch.start + (batch.step - 1), (key, batch.number, batch.step, knobs)
-      done = self._step(
-        mind.params, served, batch.cache, batch.token, at, *noise, mode=sampler.mode
-      )
-      batch.advance(*done)
+      given = served, batch.cache, batch.token, batch.start + (batch.step - 1)
+      noise = key, batch.number, batch.step, knobs
+      batch.advance(*self._step(mind.params, *given, *noise, mode=sampler.mode))
 
     while len(batch.open) > most_open:
       if batch.heard:
@@ -345,13 +349,11 @@ class Decoder(Counting):
 
   # ---- Device side ----
 
-  def _extend(self, params, cache, tokens, positions, seen, batch):
-    cache = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape[1:])), cache)
-    return self._model.apply({'params': params}, tokens, positions, None, cache, seen)
-
-  def _prefill_fn(self, params, cache, tokens, positions, seen, batch):
+  def _prefill_fn(self, params, served, cache, tokens, positions, seen, batch):
     """tokens Int['B L'] -> (cache of B rows, logits after each row's last token Float['B V'])."""
-    hidden, cache = self._extend(params, cache, tokens, positions, seen, batch)
+    cache = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape[1:])), cache)
+    given = tokens, positions, None, cache, seen
+    hidden, cache = self._model.apply(serving.variables(params, served), *given)
     last = jnp.argmax(positions, axis=1)
     return cache, transformer.unembed(params, hidden[jnp.arange(batch), last])
 
@@ -359,10 +361,8 @@ class Decoder(Counting):
     return jax.tree.map(lambda x: x[index], rows)
 
   def _step_fn(self, params, served, cache, token, position, *noise, mode):
-    variables = {'params': params}
-    if 'layers' in served:
-      variables['serving'] = served['layers']
-    hidden, cache = self._model.apply(variables, token[:, None], position[:, None], None, cache)
+    given = token[:, None], position[:, None], None, cache
+    hidden, cache = self._model.apply(serving.variables(params, served), *given)
     if 'embedding' not in served:
       token = self._sample_fn(transformer.unembed(params, hidden[:, 0]), *noise, mode)
       return cache, transformer.said(params, token)

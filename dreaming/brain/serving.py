@@ -52,6 +52,11 @@ def layers(params: Params) -> dict[str, Any]:
   return {name: _layer(params[name]) for name in params if name.startswith('layer_')}
 
 
+def variables(params: Params, served: dict[str, Any]) -> dict[str, Any]:
+  """What a Transformer takes: params, with what `served` has of them laid out."""
+  return {'params': params} | ({'serving': served['layers']} if 'layers' in served else {})
+
+
 # ---- Embedding ----
 
 
