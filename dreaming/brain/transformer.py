@@ -339,7 +339,10 @@ def unembed(params: Params, hidden: Float[Array, '*B D']) -> Float[Array, '*B V'
 
 
 def speaking(params: Params, ids: Int[Array, 'W']) -> Params:
-  """Params that say `ids` (sorted) and nothing else, so that only their rows make logits."""
+  """Params that say `ids` (sorted) and nothing else, so that only their rows make logits.
+
+  For `Decoder.generate` without `avoid`; what is asked about given texts takes a `shortlist`.
+  """
   embedder = params['embedder']
   rows = embedder.get('unembedding', embedder['input_embedding'])[ids]
   return {**params, 'embedder': {**embedder, 'unembedding': rows, 'said': jnp.asarray(ids)}}
