@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float, Int
 from dreaming.brain import kernels, kv_cache
 from dreaming.brain import masks as attention_masks
 from dreaming.brain.kv_cache import LayerCache
-from dreaming.brain.linears import FEW, Linears
+from dreaming.brain.linears import Linears
 from dreaming.brain.rope import rope_angles, rotate
 from dreaming.types import Params
 
@@ -331,8 +331,8 @@ def unembed(params: Params, hidden: Float[Array, '*B D']) -> Float[Array, '*B V'
     # with two or more columns (measured: 15 ms against 180 ms for one row of 262,144 x 640).
     h_NxD = jnp.pad(h_NxD, ((0, max(0, 2 - n)), (0, 0)))
     logits = jnp.einsum('vd,nd->vn', table, h_NxD, preferred_element_type=jnp.float32)[:, :n].T
-  elif n <= FEW // 2:  # see Linears.served; of more, turning the result around takes as long
-    logits = jax.lax.optimization_barrier(jnp.einsum('vd,nd->vn', table, h_NxD)).T
+  elif table.dtype == jnp.float32:  # of more rows, turning the result around takes as long
+    logits = kernels.turned(table, h_NxD, most=16)
   else:
     logits = jnp.einsum('nd,vd->nv', h_NxD, table, preferred_element_type=jnp.float32)
   return logits.reshape(*hidden.shape[:-1], -1)

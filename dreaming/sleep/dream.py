@@ -174,7 +174,7 @@ def dream(
     open_ = [open_[i] for i in rng.permutation(len(open_))]  # the exam is of both
     out += untold.dreams(open_, config.exam_unknown, asked_of[0].sources[0], night)
   if reader:
-    decoder.forget(reader.mind)
+    reader.rest()
   if spoken:
     out += spoken_of(spoken, messages, texts, user, night, rng, known)
   return unexamined(out)

@@ -138,8 +138,8 @@ class Reader:
 
   def __init__(self, decoder: Decoder, mind: Mind, config: ReaderConfig, seed: int):
     self.decoder, self.mind, self.config, self.seed = decoder, mind, config, seed
-    self._school = school.words(decoder.tokenizer)
-    self._speaks: tuple[np.ndarray, Mind] = np.zeros(0, np.int32), mind
+    self._words: set[int] = set()  # that it can say
+    self._speaks = mind  # itself with these words alone
 
   # ---- Asking ----
 
@@ -169,7 +169,7 @@ class Reader:
       i, value = more[n]
       if pair := _parsed(messages[i], f'{value}\n{school.QUESTION} {text}'):
         found[(i, *pair)] = None
-    self.decoder.forget(self._speaks[1])  # what it was laid out in to ask is room to judge in
+    self.decoder.forget(self._speaks)  # what it was laid out in to ask is room to judge in
     programs.drop()
     asked = [(messages[i], q, a) for i, q, a in found]
     return [
@@ -220,7 +220,7 @@ class Reader:
     return [(i // count, text.strip()) for i, text in enumerate(texts)] if count else []
 
   def _speaker(self, messages: Sequence[Message]) -> Mind:
-    """Itself, with no words but those of school and of the messages, and the most frequent.
+    """Itself, with no words but those of school and of messages so far, and the most frequent.
 
     Most of a decode step is the logits of a vocabulary of all languages.
     """
@@ -228,12 +228,17 @@ class Reader:
     words = {w for m in messages for w in re.findall(r'\w+', f'{m.user} {m.text}')}
     forms = {f(w) for w in words for f in (str, str.lower, str.capitalize)}
     own = {t for w in forms for t in (*encode(w), *encode(f' {w}'))}
-    own |= {t for m in messages for t in encode(m.text)} | self._school
-    ids = shortlist_of(own, self.decoder.arch.vocab_size, _FREQUENT)
-    if not np.array_equal(ids, self._speaks[0]):
-      params = transformer.speaking(self.mind.params, ids)
-      self._speaks = ids, self.mind.replace(params=params)
-    return self._speaks[1]
+    own |= {t for m in messages for t in encode(m.text)}
+    if not self._words or own - self._words:
+      self._words |= own | school.words(self.decoder.tokenizer)
+      ids = shortlist_of(self._words, self.decoder.arch.vocab_size, _FREQUENT)
+      self._speaks = self.mind.replace(params=transformer.speaking(self.mind.params, ids))
+    return self._speaks
+
+  def rest(self) -> None:
+    """Drops what is kept to be fast, in asking and in judging."""
+    self.decoder.forget(self._speaks)
+    self.decoder.forget(self.mind)
 
   # ---- Judging ----
 
